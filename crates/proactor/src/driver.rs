@@ -1,0 +1,203 @@
+//! What a proactor asks of the operating system: the contract of drivers.
+//!
+//! A driver reports *readiness* (epoll, poll), or *carries* whole ops out (rings), or both.
+//!
+//! 1. A driver belongs to one proactor and is called from one thread at a time.
+//! 2. **Never blocks** except in `wait`, and there no longer than told. `wait` allocates nothing in
+//!    steady state and runs no code of the caller's.
+//! 3. `arm` makes the driver report readiness of a descriptor. If a condition of the interest
+//!    already holds when `arm` is called, it is reported too (by a later `wait`). With `keep`,
+//!    every later change for the better is reported as well (an *edge*); without, one event ends
+//!    the registration. Arming again replaces interest, generation and mode.
+//! 4. Errors and hang-ups are reported whatever the interest is; the peer's end of sending is, with
+//!    interest in reading.
+//! 5. An event carries the generation of the latest `arm` for its registration, never an earlier
+//!    one's. The proactor drops events of registrations that are void.
+//! 6. `arm` fails with `EPERM` for descriptors that have no readiness (regular files); with any
+//!    other error the registration is as before.
+//! 7. `carry` takes an op, or gives it back at once. One that it takes is the driver's, buffers
+//!    included, until it hands them over in exactly one [`Event::Done`]. `cancel` only hastens
+//!    that event.
+//! 8. Dropping a driver ends all carried ops *before* their buffers are freed. In a forked child
+//!    dropping must only give back the child's copies (close, unmap): no call may change what the
+//!    parent shares, which epoll_ctl(2) on an inherited epoll descriptor would.
+//! 9. A ring of the bell (an eventfd, see `attach`) makes the current or the next `wait` return.
+//!    Whether it must be read for that is the driver's business.
+//! 10. Descriptors made by a driver are close-on-exec.
+//! 11. A batch of events is bounded; what does not fit is reported by the next `wait`, and no
+//!     descriptor is starved by the others.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use crate::{Errno, Interest, Op, OpKey, Readiness, SockAddr};
+
+pub mod epoll;
+
+/// Which driver a [`Proactor`](crate::Proactor) uses.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum DriverKind {
+    /// The best that the system offers.
+    #[default]
+    Auto,
+    /// epoll(7). Linux.
+    Epoll,
+}
+
+impl DriverKind {
+    /// Opens a driver of this kind.
+    ///
+    /// # Errors
+    /// What the operating system says: too many open files, for one.
+    pub fn open(self) -> io::Result<Box<dyn Driver>> {
+        match self {
+            DriverKind::Auto | DriverKind::Epoll => Ok(Box::new(epoll::Epoll::new()?)),
+        }
+    }
+}
+
+/// A request to report the readiness of a descriptor.
+#[derive(Copy, Clone, Debug)]
+pub struct Watch {
+    /// The descriptor.
+    pub fd: RawFd,
+    /// Comes back with the event.
+    pub generation: u32,
+    /// Directions.
+    pub interest: Interest,
+    /// Report every edge rather than one event.
+    pub keep: bool,
+    /// The proactor believes that the driver knows this descriptor already. May be wrong: a
+    /// closed descriptor loses its registration without notice.
+    pub known: bool,
+}
+
+/// What a carried or pooled op gives back beside its result.
+#[derive(Debug)]
+pub enum Cargo {
+    /// Nothing.
+    None,
+    /// Its buffer.
+    Buf(Vec<u8>),
+    /// An accepted connection.
+    Socket {
+        /// The connection.
+        fd: OwnedFd,
+        /// Its peer's address.
+        peer: Option<SockAddr>,
+    },
+}
+
+impl Cargo {
+    /// What `op` gives back if it ends now.
+    #[must_use]
+    pub fn of(op: Op) -> Cargo {
+        match op {
+            Op::Recv { buf, .. } | Op::Send { buf, .. } | Op::Read { buf, .. } | Op::Write { buf, .. } => {
+                Cargo::Buf(buf)
+            }
+            _ => Cargo::None,
+        }
+    }
+}
+
+/// How a carried op ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its result.
+    pub result: Result<i32, Errno>,
+    /// What it gives back.
+    pub cargo: Cargo,
+}
+
+/// What a driver reports.
+#[derive(Debug)]
+pub enum Event {
+    /// A descriptor became ready.
+    Ready {
+        /// The descriptor.
+        fd: RawFd,
+        /// As given to `arm`.
+        generation: u32,
+        /// All that holds now.
+        readiness: Readiness,
+    },
+    /// A carried op ended.
+    Done {
+        /// As given to `carry`.
+        key: OpKey,
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+/// A backend; see the numbered contract at the head of [this module](self).
+///
+/// Called through `dyn`: each call makes a system call, beside which the indirection is lost.
+pub trait Driver: Send {
+    /// Its name, for messages: `"epoll"`.
+    fn name(&self) -> &'static str;
+
+    /// A new driver of the same kind that shares nothing with this one (for a forked child).
+    ///
+    /// # Errors
+    /// As [`DriverKind::open`].
+    fn fresh(&self) -> io::Result<Box<dyn Driver>>;
+
+    /// Makes rings of `bell`, an eventfd, end `wait` (rule 9). Called once, before all else.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn attach(&mut self, bell: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// Whether `Watch::keep` is honoured; a driver that only knows the present says no and is
+    /// always asked for single events.
+    fn keeps(&self) -> bool;
+
+    /// Reports readiness of a descriptor from now on (rules 3 to 6).
+    ///
+    /// # Errors
+    /// `EBADF` for a descriptor that is not open; `EPERM` for one without readiness; `ENOSPC` and
+    /// `ENOMEM` at the system's limits.
+    fn arm(&mut self, watch: Watch) -> Result<(), Errno>;
+
+    /// Ends reports on a descriptor that is still open. Unknown ones are ignored.
+    fn disarm(&mut self, fd: RawFd);
+
+    /// Whether `op` is worth offering to `carry`, before any attempt at it.
+    fn carries(&self, op: &Op) -> bool {
+        let _ = op;
+        false
+    }
+
+    /// Offers an op to be carried out (rule 7).
+    ///
+    /// # Errors
+    /// Gives the op back if the driver cannot take it: the proactor then tries it and waits for
+    /// readiness.
+    fn carry(&mut self, key: OpKey, op: Op) -> Result<(), Op> {
+        let _ = key;
+        Err(op)
+    }
+
+    /// Asks for an early end of a carried op (rule 7).
+    fn cancel(&mut self, key: OpKey) {
+        let _ = key;
+    }
+
+    /// Blocks until there is something to report, the bell rings, `timeout` has passed (`None`:
+    /// never) or a signal handler has run; appends what happened to `events`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Interrupted`] after a signal; any other error is a defect or the end.
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
+}
+
+impl fmt::Debug for dyn Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Driver({})", self.name())
+    }
+}

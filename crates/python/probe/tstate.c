@@ -1,0 +1,91 @@
+/* Prints, as Rust constants, where the fields of the thread state lie in the interpreter whose headers are used.
+ * A field that this version does not have is not printed; src/tstate.rs names it only under the same condition. */
+#include <Python.h>
+#include <stddef.h>
+#include <stdio.h>
+#if PY_VERSION_HEX >= 0x030d0000
+#include "internal/pycore_tstate.h"
+#endif
+#if PY_VERSION_HEX >= 0x030e0000
+#include "internal/pycore_pythonrun.h"
+#endif
+
+#ifdef Py_GIL_DISABLED
+#error "free-threaded builds of CPython are not supported"
+#endif
+
+#define FIELD(name) FIELD_AS(name, name)
+#define FIELD_AS(rust, field) printf("pub(super) const %s: usize = %zu;\n", #rust, offsetof(PyThreadState, field));
+#define IMPL(name) printf("pub(super) const %s: usize = %zu;\n", #name, offsetof(_PyThreadStateImpl, name));
+
+int main(void)
+{
+    printf("pub(super) const HEADER_VERSION: u32 = %uu32;\n", (unsigned)PY_VERSION_HEX);
+    FIELD(interp)
+    FIELD(tracing)
+    FIELD(c_profilefunc)
+    FIELD(c_tracefunc)
+    FIELD(c_profileobj)
+    FIELD(c_traceobj)
+    FIELD(exc_info)
+    FIELD(exc_state)
+    FIELD(dict)
+    FIELD(thread_id)
+    FIELD(coroutine_origin_tracking_depth)
+    FIELD(async_gen_firstiter)
+    FIELD(async_gen_finalizer)
+    FIELD(context)
+    FIELD(context_ver)
+    FIELD(id)
+    FIELD(datastack_chunk)
+    FIELD(datastack_top)
+    FIELD(datastack_limit)
+#if PY_VERSION_HEX < 0x030c0000
+    FIELD_AS(py_recursion_remaining, recursion_remaining)
+    FIELD_AS(py_recursion_limit, recursion_limit)
+    FIELD_AS(what_event, tracing_what)
+    FIELD_AS(trash_nesting, trash_delete_nesting)
+    FIELD_AS(delete_later, trash_delete_later)
+#else
+    FIELD(py_recursion_remaining)
+    FIELD(py_recursion_limit)
+    FIELD(what_event)
+#endif
+#if PY_VERSION_HEX < 0x030d0000
+    FIELD(cframe)
+    printf("pub(super) const CFRAME_SIZE: usize = %zu;\n", sizeof(_PyCFrame));
+    printf("pub(super) const CFRAME_FRAME: usize = %zu;\n", offsetof(_PyCFrame, current_frame));
+#else
+    FIELD(current_frame)
+    FIELD(threading_local_key)
+    FIELD(threading_local_sentinel)
+    IMPL(asyncio_running_loop)
+#endif
+#if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030d0000
+    FIELD_AS(trash_nesting, trash.delete_nesting)
+    FIELD_AS(delete_later, trash.delete_later)
+#endif
+#if PY_VERSION_HEX >= 0x030d0000
+    FIELD(delete_later)
+#endif
+#if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030e0000
+    FIELD(c_recursion_remaining)
+    printf("pub(super) const C_RECURSION_LIMIT: i32 = %d;\n",
+#ifdef Py_C_RECURSION_LIMIT
+           Py_C_RECURSION_LIMIT
+#else
+           C_RECURSION_LIMIT
+#endif
+    );
+#endif
+#if PY_VERSION_HEX >= 0x030e0000
+    FIELD(current_executor)
+    IMPL(c_stack_top)
+    IMPL(c_stack_soft_limit)
+    IMPL(c_stack_hard_limit)
+    IMPL(asyncio_running_task)
+    printf("pub(super) const STACK_MARGIN: usize = %zu;\n", (size_t)_PyOS_STACK_MARGIN_BYTES);
+#endif
+    printf("pub(super) const CHUNK_HEADER: usize = %zu;\n", offsetof(_PyStackChunk, data));
+    return 0;
+}

@@ -1,0 +1,164 @@
+//! What a tasklet executes from its first instruction to its last.
+
+use std::cell::Cell;
+use std::ptr::null_mut;
+
+use lissom_fiber::Link;
+use pyo3_ffi as ffi;
+use pyo3_ffi::PyObject;
+
+use crate::object::{self, Exc, Obj, PyResult, Raised};
+use crate::runtime::{Runtime, exception_of};
+use crate::tasklet::{Outcome, Phase, Tasklet};
+use crate::hooks;
+use crate::tstate;
+use crate::world::{self, Wake, world};
+
+thread_local! {
+    /// Set while the process ends: uncaught exceptions are still reported, but no longer delivered to the main tasklet.
+    pub(crate) static ENDING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The entry of a tasklet's stack.
+pub(crate) fn enter(address: usize, link: Link) {
+    // SAFETY: `Runtime::start` gave the address of a tasklet that the scheduler keeps (K1) until it is retired.
+    let tasklet = unsafe { &*(address as *const Tasklet) };
+    tasklet.set_link(Some(link));
+    let runtime = Runtime::current().expect("a tasklet is started by its thread's runtime");
+    let outcome = execute(tasklet);
+    finish(runtime, tasklet, outcome);
+    if tasklet.identity().is_some() {
+        // SAFETY: T2: this thread's state, with the tasklet's identity loaded.
+        unsafe { tstate::finish_identity(runtime.tstate()) };
+        hooks::thread::ended(tasklet);
+    }
+    // SAFETY: T2; every frame of the tasklet is gone.
+    unsafe { tstate::finish(runtime.tstate()) };
+    leave(tasklet);
+}
+
+/// Takes a tasklet out of the scheduler for good; its last reference there is dropped by [`Runtime`].
+fn leave(tasklet: &Tasklet) {
+    tasklet.set_phase(Phase::Unbound);
+    world().remove(tasklet.id());
+}
+
+fn execute(tasklet: &Tasklet) -> Outcome {
+    let pending = tasklet.pending.take();
+    let (func, args, kwargs) = (tasklet.func.take(), tasklet.args.take(), tasklet.kwargs.take());
+    if let Some(exception) = pending {
+        drop((func, args, kwargs));
+        return Err(exception);
+    }
+    let (Some(func), Some(args)) = (func, args) else {
+        return Err(exception_of(|| object::runtime_error("the tasklet was not bound to a function")));
+    };
+    let kwargs_ptr = kwargs.as_ref().map_or(null_mut(), Obj::ptr);
+    // SAFETY: a callable, a tuple, and a dict or null.
+    let result = Obj::owned(unsafe { ffi::PyObject_Call(func.ptr(), args.ptr(), kwargs_ptr) });
+    let outcome = result.map_err(|Raised| Exc::take());
+    drop((func, args, kwargs));
+    outcome
+}
+
+/// Ends a tasklet that could not be given a stack. Main's state is loaded.
+pub(crate) fn fail(_runtime: &Runtime, tasklet: &Tasklet, message: &str) {
+    let error = exception_of(|| object::memory_error(message));
+    tasklet.unbind();
+    leave(tasklet);
+    let kept = tasklet.release();
+    finish(_runtime, tasklet, Err(error));
+    drop(kept);
+}
+
+/// Records the outcome, wakes who joins, and reports an exception that nobody waits for.
+fn finish(runtime: &Runtime, tasklet: &Tasklet, outcome: Outcome) {
+    let outcome = match outcome {
+        Err(exception) if exception.is(tasklet_exit()) => Ok(Obj::none()),
+        other => other,
+    };
+    let joiners = tasklet.joiners.take();
+    let uncaught = outcome.as_ref().err().cloned();
+    *tasklet.outcome.borrow_mut() = Some(outcome);
+    let mut joined = false;
+    for joiner in joiners {
+        joined |= joiner.unpark(Wake::Event);
+    }
+    if let Some(exception) = uncaught
+        && !joined
+    {
+        report(runtime, tasklet, exception);
+    }
+}
+
+/// `SystemExit` and `KeyboardInterrupt` end the program: they go on in the main tasklet. All else goes to the hook.
+fn report(runtime: &Runtime, tasklet: &Tasklet, exception: Exc) {
+    if tasklet.thread.get() {
+        return report_thread(tasklet, exception);
+    }
+    // SAFETY: the interpreter keeps its exception classes for ever.
+    let leaves = unsafe { exception.is(ffi::PyExc_SystemExit) || exception.is(ffi::PyExc_KeyboardInterrupt) };
+    if leaves && !ENDING.get() && !std::ptr::eq(runtime.chief(), tasklet) {
+        let main = runtime.chief();
+        *main.pending.borrow_mut() = Some(exception);
+        world::make_runnable(main);
+        return;
+    }
+    let hook = Obj::import(c"lissom").and_then(|module| module.attr(c"excepthook"));
+    let result = hook.and_then(|hook| hook.call([&tasklet.object(), &exception.0]));
+    if result.is_err() {
+        // The hook failed: report both.
+        object::write_unraisable(None);
+        exception.restore();
+        object::write_unraisable(Some(&tasklet.object()));
+    }
+}
+
+/// As `_thread` does for a thread: `SystemExit` ends it silently, all else goes to `sys.unraisablehook`.
+fn report_thread(tasklet: &Tasklet, exception: Exc) {
+    // SAFETY: the interpreter keeps its exception classes for ever.
+    if unsafe { exception.is(ffi::PyExc_SystemExit) } {
+        return;
+    }
+    exception.restore();
+    object::write_unraisable(Some(&tasklet.object()));
+}
+
+/// The class `TaskletExit`: a builtin, as in Stackless.
+pub(crate) fn tasklet_exit() -> *mut PyObject {
+    TASKLET_EXIT.get().as_ref().map_or_else(|| unsafe_system_exit(), Obj::ptr)
+}
+
+fn unsafe_system_exit() -> *mut PyObject {
+    // SAFETY: the interpreter keeps its exception classes for ever.
+    unsafe { ffi::PyExc_SystemExit }
+}
+
+static TASKLET_EXIT: world::GilCell<Option<Obj>> = world::GilCell::new(None);
+
+/// Makes `TaskletExit` and puts it into `builtins`, unless it is there already.
+///
+/// # Errors
+/// What making a class may raise.
+pub(crate) fn define_tasklet_exit() -> PyResult<Obj> {
+    let builtins = Obj::import(c"builtins")?;
+    let class = match builtins.attr(c"TaskletExit") {
+        Ok(class) => class,
+        Err(Raised) => {
+            object::clear_error();
+            // SAFETY: a null-terminated name and documentation, and a base class.
+            let class = Obj::owned(unsafe {
+                ffi::PyErr_NewExceptionWithDoc(
+                    c"builtins.TaskletExit".as_ptr(),
+                    c"Ends the tasklet in which it is raised, silently.".as_ptr(),
+                    ffi::PyExc_SystemExit,
+                    null_mut(),
+                )
+            })?;
+            builtins.set_attr(c"TaskletExit", &class)?;
+            class
+        }
+    };
+    *TASKLET_EXIT.get() = Some(class.clone());
+    Ok(class)
+}

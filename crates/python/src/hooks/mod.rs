@@ -1,0 +1,125 @@
+//! The hooks: what stands behind the standard library's blocking functions while `lissom.hook()` is in force.
+//!
+//! Each file serves one module of the standard library and ends in its part of the table. A wrapper tries the operation
+//! without blocking; if it would block, it parks the tasklet and tries again. On a thread without a scheduler, and once
+//! the program ends, every hook calls the original.
+
+use std::cell::Cell;
+
+use crate::object::{PyResult, Raised, write_unraisable};
+use crate::world::GilCell;
+
+mod address;
+mod buffer;
+pub(crate) mod call;
+mod dealloc;
+mod lock;
+mod os;
+mod queue;
+mod resolve;
+mod rlock;
+mod select;
+pub(crate) mod signal;
+mod slot;
+mod socket;
+mod socket_fallback;
+mod socket_object;
+pub(crate) mod thread;
+mod time;
+mod waiters;
+
+use slot::Hook;
+
+struct State {
+    installed: Cell<bool>,
+    threads: Cell<bool>,
+}
+
+static STATE: GilCell<State> = GilCell::new(State { installed: Cell::new(false), threads: Cell::new(false) });
+static TABLE: GilCell<Option<&'static [Hook]>> = GilCell::new(None);
+
+/// The rows in force: those for threads only if threads become tasklets.
+fn table() -> &'static [Hook] {
+    *TABLE.get().get_or_insert_with(|| {
+        let rows = [
+            time::table(),
+            socket::table(),
+            socket_fallback::table(),
+            resolve::table(),
+            select::table(),
+            lock::table(),
+            rlock::table(),
+            queue::table(),
+            os::table(),
+            signal::table(),
+            thread::table(),
+        ];
+        Box::leak(rows.into_iter().flatten().collect::<Vec<_>>().into_boxed_slice())
+    })
+}
+
+/// The rows that are never taken out again.
+fn lasting() -> &'static [Hook] {
+    static LASTING: GilCell<Option<&'static [Hook]>> = GilCell::new(None);
+    *LASTING.get().get_or_insert_with(|| Box::leak(thread::lasting_table().into_boxed_slice()))
+}
+
+/// Whether hooks are in force.
+pub(crate) fn installed() -> bool {
+    STATE.get().installed.get()
+}
+
+/// Whether new tasklets are threads of their own for Python: idents, thread-locals.
+#[inline]
+pub(crate) fn threads_are_tasklets() -> bool {
+    STATE.get().threads.get()
+}
+
+/// Puts every hook in place.
+///
+/// # Errors
+/// `RuntimeError` if this interpreter's objects are not what the hooks expect; nothing is hooked then.
+pub(crate) fn install(threads: bool) -> PyResult<()> {
+    if installed() {
+        STATE.get().threads.set(threads);
+        return Ok(());
+    }
+    let result = prepare().and_then(|()| table().iter().try_for_each(Hook::install));
+    if let Err(Raised) = result {
+        table().iter().for_each(Hook::remove);
+        return Err(Raised);
+    }
+    let state = STATE.get();
+    state.installed.set(true);
+    state.threads.set(threads);
+    Ok(())
+}
+
+fn prepare() -> PyResult<()> {
+    socket_object::self_check()?;
+    select::self_check()?;
+    // Up to 3.12 a lock tells of the end of a thread, later a handle.
+    dealloc::watch(&[rlock::WATCHED, if cfg!(Py_3_13) { thread::WATCHED } else { lock::WATCHED }])?;
+    thread::watch_ident()?;
+    lasting().iter().try_for_each(Hook::install)?;
+    socket::watch_finalizers()?;
+    signal::take_over()
+}
+
+/// Puts every original back.
+pub(crate) fn remove() {
+    if !STATE.get().installed.replace(false) {
+        return;
+    }
+    STATE.get().threads.set(false);
+    table().iter().for_each(Hook::remove);
+    if signal::give_back().is_err() {
+        write_unraisable(None);
+    }
+}
+
+/// After `fork`, in the child: nobody else waits any more.
+pub(crate) fn after_fork() {
+    waiters::clear();
+    thread::after_fork();
+}

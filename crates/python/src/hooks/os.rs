@@ -1,0 +1,262 @@
+//! `os.read`, `os.write`, `os.waitpid` and its kin, and what closes descriptors.
+//!
+//! Reading and writing are tried with `RWF_NOWAIT`, which leaves the descriptor's mode alone. Where the kernel does not know
+//! it for this kind of file, poll(2) tells whether the original would block; a write then is cut to what a ready pipe takes
+//! for sure. Regular files are left to the original.
+
+use lissom_proactor::Interest;
+use pyo3_ffi as ffi;
+
+use super::buffer::{Buffer, NewBytes};
+use super::call::{Call, hook};
+use super::slot::{Hook, Owner};
+use super::socket::{forget, integer, without_blocking};
+use crate::jobs;
+use crate::object::{Obj, PyResult, Raised, check, clear_error, os_error};
+use crate::runtime::Runtime;
+use crate::tasklet::Why;
+
+const MODULE: Owner = Owner::Module(c"posix");
+
+/// A descriptor argument, or `None` for the original to complain.
+fn descriptor(call: &Call, index: usize, name: &str) -> Option<i32> {
+    i32::try_from(integer(Some(call.named(index, name)?), -1)?).ok().filter(|&fd| fd >= 0)
+}
+
+/// What kind of file a descriptor is, for the question whether it can block.
+#[derive(PartialEq, Eq)]
+enum Kind {
+    /// Nothing waits for it: a regular file, a directory, a block device, one in non-blocking mode, a bad descriptor.
+    Plain,
+    Socket,
+    /// A pipe, a terminal, an event descriptor.
+    Stream,
+}
+
+fn kind(fd: i32) -> Kind {
+    // SAFETY: plain bytes, written by the call.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: plain system calls; errors mean a bad descriptor.
+    let (known, mode) = unsafe { (libc::fstat(fd, &mut status) == 0, libc::fcntl(fd, libc::F_GETFL)) };
+    if !known || mode < 0 || mode & libc::O_NONBLOCK != 0 {
+        return Kind::Plain;
+    }
+    match status.st_mode & libc::S_IFMT {
+        libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK => Kind::Plain,
+        libc::S_IFSOCK => Kind::Socket,
+        _ => Kind::Stream,
+    }
+}
+
+/// Repeats `attempt` until it neither would block nor is interrupted. `Ok(None)` if the kernel cannot be asked that way.
+fn until_done(runtime: &Runtime, fd: i32, interest: Interest, mut attempt: impl FnMut() -> isize) -> PyResult<Option<usize>> {
+    loop {
+        let count = attempt();
+        if count >= 0 {
+            return Ok(Some(count as usize));
+        }
+        match std::io::Error::last_os_error().raw_os_error().unwrap_or(0) {
+            libc::EAGAIN => {
+                runtime.wait_ready(fd, interest, false, None)?;
+            }
+            libc::EINTR => {
+                // SAFETY: the GIL is held.
+                check(unsafe { ffi::PyErr_CheckSignals() })?;
+            }
+            libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ESPIPE => return Ok(None),
+            errno => return Err(os_error(errno)),
+        }
+    }
+}
+
+/// Whether poll(2) finds the condition, or an error that the original will report.
+fn is_ready(fd: i32, events: i16) -> bool {
+    let mut poll = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: one descriptor, no waiting.
+    unsafe { libc::poll(&mut poll, 1, 0) != 0 }
+}
+
+/// `read(fd, length)`.
+fn read(call: &Call) -> PyResult<Obj> {
+    let (Some(fd), Some(length)) = (descriptor(call, 0, "fd"), integer(call.named(1, "length"), -1)) else {
+        return call.original();
+    };
+    let kind = kind(fd);
+    if kind == Kind::Plain || length < 0 {
+        return call.original();
+    }
+    let length = length as usize;
+    let bytes = NewBytes::with_room(length)?;
+    let data = bytes.data();
+    let part = libc::iovec { iov_base: data.cast(), iov_len: length };
+    let got = until_done(call.runtime, fd, Interest::READ, || match kind {
+        // SAFETY: writes at most `length` bytes.
+        Kind::Socket => unsafe { libc::recv(fd, data.cast(), length, libc::MSG_DONTWAIT) },
+        // SAFETY: as above.
+        _ => unsafe { libc::preadv2(fd, &part, 1, -1, libc::RWF_NOWAIT) },
+    })?;
+    if let Some(got) = got {
+        return bytes.finish(got);
+    }
+    drop(bytes);
+    while !is_ready(fd, libc::POLLIN) {
+        call.runtime.wait_ready(fd, Interest::READ, false, None)?;
+    }
+    call.original()
+}
+
+/// `write(fd, data)`.
+fn write(call: &Call) -> PyResult<Obj> {
+    let Some(fd) = descriptor(call, 0, "fd") else { return call.original() };
+    let Some(data) = call.named(1, "data") else { return call.original() };
+    let kind = kind(fd);
+    if kind == Kind::Plain {
+        return call.original();
+    }
+    let Ok(buffer) = Buffer::readable(data) else {
+        clear_error();
+        return call.original();
+    };
+    let mut written = 0;
+    // A blocking write takes all there is.
+    loop {
+        // SAFETY: within the buffer.
+        let (rest, len) = (unsafe { buffer.ptr().add(written) }, buffer.len() - written);
+        match write_some(call.runtime, fd, &kind, rest, len) {
+            Ok(count) => {
+                written += count;
+                if written == buffer.len() || count == 0 {
+                    return Obj::int(written as i64);
+                }
+            }
+            // What has been written is reported; the error comes with the next call, as in the kernel.
+            Err(Raised) if written > 0 => {
+                clear_error();
+                return Obj::int(written as i64);
+            }
+            Err(Raised) => return Err(Raised),
+        }
+    }
+}
+
+fn write_some(runtime: &Runtime, fd: i32, kind: &Kind, data: *const u8, len: usize) -> PyResult<usize> {
+    let part = libc::iovec { iov_base: data.cast_mut().cast(), iov_len: len };
+    let sent = until_done(runtime, fd, Interest::WRITE, || match kind {
+        // SAFETY: reads at most `len` bytes of an exported buffer.
+        Kind::Socket => unsafe { libc::send(fd, data.cast(), len, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) },
+        // SAFETY: as above.
+        _ => unsafe { libc::pwritev2(fd, &part, 1, -1, libc::RWF_NOWAIT) },
+    })?;
+    if let Some(sent) = sent {
+        return Ok(sent);
+    }
+    let sent = until_done(runtime, fd, Interest::WRITE, || {
+        without_blocking(fd, || {
+            // SAFETY: as above.
+            unsafe { libc::write(fd, data.cast(), len) }
+        })
+    })?;
+    sent.ok_or_else(|| os_error(libc::EINVAL))
+}
+
+// ---- processes -------------------------------------------------------------------------------------------------------
+
+/// `waitpid(pid, options)`.
+fn waitpid(call: &Call) -> PyResult<Obj> {
+    let (Some(pid), Some(options)) = (call.arg(0), integer(call.arg(1), 0)) else { return call.original() };
+    let Some(number) = integer(Some(pid), 0) else { return call.original() };
+    if options & i64::from(libc::WNOHANG) != 0 {
+        return call.original();
+    }
+    if number <= 0 {
+        return in_pool(call, c"waitpid");
+    }
+    // SAFETY: a plain system call (pidfd_open(2), Linux 5.3).
+    let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, number, 0) } as i32;
+    if pidfd < 0 {
+        // Not a child, or an old kernel.
+        return in_pool(call, c"waitpid");
+    }
+    let result = until_ended(call, pid, number, options, pidfd);
+    // SAFETY: opened above.
+    unsafe { libc::close(pidfd) };
+    result
+}
+
+fn until_ended(call: &Call, pid: *mut ffi::PyObject, number: i64, options: i64, pidfd: i32) -> PyResult<Obj> {
+    let options = Obj::int(options | i64::from(libc::WNOHANG))?;
+    loop {
+        let result = call.original_with(&[pid, options.ptr()])?;
+        // SAFETY: a tuple of two; borrowed.
+        let ended = Obj::borrowed(unsafe { ffi::PyTuple_GetItem(result.ptr(), 0) }).to_i64()?;
+        if ended != 0 {
+            return Ok(result);
+        }
+        call.runtime.wait_ready_for(pidfd, Interest::READ, Why::Process(number as i32))?;
+    }
+}
+
+/// Calls the function `name` of `posix` in a blocking thread, where its hook lets it through.
+fn in_pool(call: &Call, name: &std::ffi::CStr) -> PyResult<Obj> {
+    let (args, kwargs) = call.packed()?;
+    jobs::call(call.runtime, Obj::import(c"posix")?.attr(name)?, args, kwargs)
+}
+
+fn wait(call: &Call) -> PyResult<Obj> {
+    in_pool(call, c"wait")
+}
+
+fn wait3(call: &Call) -> PyResult<Obj> {
+    in_pool(call, c"wait3")
+}
+
+fn wait4(call: &Call) -> PyResult<Obj> {
+    in_pool(call, c"wait4")
+}
+
+fn waitid(call: &Call) -> PyResult<Obj> {
+    in_pool(call, c"waitid")
+}
+
+// ---- closing ---------------------------------------------------------------------------------------------------------
+
+/// `close(fd)`.
+fn close(call: &Call) -> PyResult<Obj> {
+    forget(descriptor(call, 0, "fd").unwrap_or(-1));
+    call.original()
+}
+
+/// `dup2(fd, fd2, inheritable=True)` closes its target.
+fn dup2(call: &Call) -> PyResult<Obj> {
+    forget(descriptor(call, 1, "fd2").unwrap_or(-1));
+    call.original()
+}
+
+/// `closerange(fd_low, fd_high)`.
+fn closerange(call: &Call) -> PyResult<Obj> {
+    let ends = (integer(call.arg(0), -1), integer(call.arg(1), -1));
+    if let (Some(low), Some(high)) = ends {
+        // Descriptors beyond the limit do not exist.
+        // SAFETY: a plain call.
+        let limit = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }.max(0);
+        for fd in low.max(0)..high.min(limit) {
+            forget(fd as i32);
+        }
+    }
+    call.original()
+}
+
+pub(super) fn table() -> Vec<Hook> {
+    vec![
+        hook!(MODULE, c"read", read),
+        hook!(MODULE, c"write", write),
+        hook!(MODULE, c"waitpid", waitpid),
+        hook!(MODULE, c"wait", wait),
+        hook!(MODULE, c"wait3", wait3),
+        hook!(MODULE, c"wait4", wait4),
+        hook!(MODULE, c"waitid", waitid),
+        hook!(MODULE, c"close", close),
+        hook!(MODULE, c"dup2", dup2),
+        hook!(MODULE, c"closerange", closerange),
+    ]
+}

@@ -1,0 +1,183 @@
+//! `signal.signal` and its kin: Python's handlers run in the main tasklet, whichever tasklet the signal interrupts.
+//!
+//! The interpreter runs a handler wherever its eval loop notices the signal. So a dispatcher of ours is what the
+//! interpreter knows as the handler; the program's own is kept here and reported by `getsignal`. In the main tasklet the
+//! dispatcher calls it at once. In any other it notes the signal, makes the main tasklet the next to run, and switches.
+
+use std::collections::BTreeMap;
+
+use pyo3_ffi as ffi;
+
+use super::call::{Call, hook};
+use super::slot::{Hook, Owner};
+use crate::args::{Args, method};
+use crate::object::{Obj, PyResult, Raised, clear_error};
+use crate::runtime::Runtime;
+use crate::signals;
+use crate::world::{self, GilCell, world};
+
+/// The program's handlers by signal number, for those that are callable.
+static HANDLERS: GilCell<BTreeMap<i64, Obj>> = GilCell::new(BTreeMap::new());
+static NOTED: GilCell<Vec<i64>> = GilCell::new(Vec::new());
+static DISPATCHER: GilCell<Option<Obj>> = GilCell::new(None);
+
+/// What the interpreter calls: `dispatcher(signum, frame)`.
+fn dispatch(args: Args) -> PyResult<Obj> {
+    let [signum, frame] = args.bind("handler", ["signum", "frame"], 1)?;
+    let signum = Obj::borrowed(signum.expect("required")).to_i64()?;
+    match Runtime::current() {
+        Some(runtime) if !runtime.on_main() => {
+            NOTED.get().push(signum);
+            let main = runtime.chief();
+            main.signalled.set(true);
+            world::make_runnable(main);
+            world().make_head(main.id());
+            runtime.switch()?;
+            Ok(Obj::none())
+        }
+        _ => call_handler(signum, frame.map_or_else(Obj::none, Obj::borrowed)),
+    }
+}
+
+fn call_handler(signum: i64, frame: Obj) -> PyResult<Obj> {
+    let handler = HANDLERS.get().get(&signum).cloned();
+    match handler {
+        Some(handler) => handler.call([&Obj::int(signum)?, &frame]),
+        None => Ok(Obj::none()),
+    }
+}
+
+/// Runs the handlers of signals that other tasklets have noticed, in the main tasklet.
+///
+/// # Errors
+/// What a handler raises; those behind it stay noted.
+pub(crate) fn run_noted() -> PyResult<()> {
+    loop {
+        let next = {
+            let mut noted = NOTED.get();
+            if noted.is_empty() {
+                return Ok(());
+            }
+            noted.remove(0)
+        };
+        // SAFETY: the GIL is held; a new reference or null.
+        let frame = Obj::owned_or_none(unsafe { ffi::PyEval_GetFrame() }.cast());
+        // PyEval_GetFrame lends the frame.
+        let frame = frame.map_or_else(Obj::none, |frame| Obj::borrowed(frame.into_ptr()));
+        call_handler(next, frame)?;
+    }
+}
+
+/// Whether the program has a handler of its own: one that does more than raise `KeyboardInterrupt`.
+pub(crate) fn handlers_installed() -> bool {
+    let default = Obj::import(c"_signal").and_then(|module| module.attr(c"default_int_handler"));
+    match default {
+        Ok(default) => HANDLERS.get().values().any(|handler| handler.ptr() != default.ptr()),
+        Err(Raised) => {
+            clear_error();
+            true
+        }
+    }
+}
+
+fn is_callable(handler: &Obj) -> bool {
+    // SIG_DFL and SIG_IGN are integers, also as members of an enum.
+    // SAFETY: a valid reference.
+    unsafe { ffi::PyCallable_Check(handler.ptr()) != 0 && ffi::PyLong_Check(handler.ptr()) == 0 }
+}
+
+fn dispatcher() -> PyResult<Obj> {
+    let known = DISPATCHER.get().clone();
+    if let Some(dispatcher) = known {
+        return Ok(dispatcher);
+    }
+    let definition = Box::leak(Box::new(method!(c"signal_dispatcher", dispatch, c"Runs the program's handler in the main tasklet.")));
+    // SAFETY: a definition that lives for ever.
+    let dispatcher = Obj::owned(unsafe { ffi::PyCFunction_New(definition, std::ptr::null_mut()) })?;
+    *DISPATCHER.get() = Some(dispatcher.clone());
+    Ok(dispatcher)
+}
+
+/// `previous`, as the program may see it.
+fn unmasked(previous: Obj, known: Option<Obj>) -> Obj {
+    let is_dispatcher = DISPATCHER.get().as_ref().is_some_and(|dispatcher| dispatcher.ptr() == previous.ptr());
+    if is_dispatcher { known.unwrap_or_else(Obj::none) } else { previous }
+}
+
+fn signal(call: &Call) -> PyResult<Obj> {
+    let (Some(signum), Some(handler)) = (call.arg(0), call.arg(1)) else { return call.original() };
+    let handler = Obj::borrowed(handler);
+    let masked = if is_callable(&handler) { dispatcher()? } else { handler.clone() };
+    let previous = call.original_with(&[signum, masked.ptr()])?;
+    let signum = Obj::borrowed(signum).to_i64()?;
+    let known = if is_callable(&handler) { HANDLERS.get().insert(signum, handler) } else { HANDLERS.get().remove(&signum) };
+    Ok(unmasked(previous, known))
+}
+
+fn getsignal(call: &Call) -> PyResult<Obj> {
+    let handler = call.original()?;
+    let Some(signum) = call.arg(0) else { return Ok(handler) };
+    let signum = Obj::borrowed(signum).to_i64()?;
+    let known = HANDLERS.get().get(&signum).cloned();
+    Ok(unmasked(handler, known))
+}
+
+fn set_wakeup_fd(call: &Call) -> PyResult<Obj> {
+    let previous = call.original()?;
+    let Some(pipe) = call.runtime.signal_pipe().filter(|_| !signals::internal_call()) else { return Ok(previous) };
+    let warns = match call.named(usize::MAX, "warn_on_full_buffer") {
+        Some(value) => Obj::borrowed(value).truth()?,
+        None => true,
+    };
+    let previous = pipe.replaced(warns, previous.to_i64()? as i32);
+    Obj::int(i64::from(previous))
+}
+
+/// Takes over the handlers that are set already. On the thread that may do so.
+pub(super) fn take_over() -> PyResult<()> {
+    exchange(|function, signum, handler| {
+        if is_callable(&handler) && handler.ptr() != dispatcher()?.ptr() {
+            HANDLERS.get().insert(signum, handler);
+            function.call([&Obj::int(signum)?, &dispatcher()?])?;
+        }
+        Ok(())
+    })
+}
+
+/// Gives the handlers back to the interpreter.
+pub(super) fn give_back() -> PyResult<()> {
+    let handlers = std::mem::take(&mut *HANDLERS.get());
+    exchange(|function, signum, handler| {
+        let ours = DISPATCHER.get().as_ref().is_some_and(|dispatcher| dispatcher.ptr() == handler.ptr());
+        if let Some(own) = handlers.get(&signum).filter(|_| ours) {
+            function.call([&Obj::int(signum)?, own])?;
+        }
+        Ok(())
+    })
+}
+
+/// Visits every signal: `visit(signal.signal, number, handler)`. The hooks of this file must not be in place.
+fn exchange(mut visit: impl FnMut(&Obj, i64, Obj) -> PyResult<()>) -> PyResult<()> {
+    let is_main = Runtime::current().is_some_and(|runtime| runtime.signal_pipe().is_some());
+    if !is_main {
+        return Ok(());
+    }
+    let module = Obj::import(c"_signal")?;
+    let (get, set) = (module.attr(c"getsignal")?, module.attr(c"signal")?);
+    for signum in 1..libc::SIGRTMAX() {
+        match get.call([&Obj::int(i64::from(signum))?]) {
+            Ok(handler) => visit(&set, i64::from(signum), handler)?,
+            Err(Raised) => clear_error(),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn table() -> Vec<Hook> {
+    let module = Owner::Module(c"_signal");
+    vec![
+        hook!(module, c"signal", signal),
+        hook!(module, c"getsignal", getsignal),
+        hook!(module, c"set_wakeup_fd", set_wakeup_fd),
+    ]
+}

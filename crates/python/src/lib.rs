@@ -1,0 +1,70 @@
+//! The extension module `lissom._core`: tasklets and channels as Python objects, the loop of a thread, and the hooks.
+//!
+//! ```text
+//!   functions  tasklet_type  channel          what Python calls
+//!   hooks/*                                    what stands behind the standard library's functions
+//!        └──────────┬───────────┘
+//!   runtime  body  lifecycle  signals  deadlock  jobs      the loop of a thread and its edges
+//!        └──────────┬───────────┘
+//!   world  tasklet        shared data        tstate        the interpreter's internals: that file alone
+//!   object  args                             the C API, thinly wrapped
+//! ```
+//!
+//! Everything here runs with the GIL held unless it says otherwise (object.rs, I1).
+
+#[cfg(Py_GIL_DISABLED)]
+compile_error!("free-threaded builds of CPython are not supported");
+#[cfg(not(Py_3_11))]
+compile_error!("lissom needs CPython 3.11 or newer");
+
+mod args;
+mod body;
+mod channel;
+mod deadlock;
+mod functions;
+mod hooks;
+mod jobs;
+mod lifecycle;
+mod object;
+mod runtime;
+mod settings;
+mod signals;
+mod tasklet;
+mod tasklet_type;
+mod tstate;
+mod world;
+
+use object::{Obj, PyResult, raise};
+use pyo3_ffi as ffi;
+
+/// Makes the module; called by the import system.
+#[allow(non_snake_case, missing_docs)]
+#[unsafe(no_mangle)]
+pub extern "C" fn PyInit__core() -> *mut ffi::PyObject {
+    object::boundary(init)
+}
+
+fn init() -> PyResult<Obj> {
+    tstate::self_check().and_then(|()| settings::load()).map_err(|sentence| {
+        // SAFETY: the interpreter keeps its exception classes for ever.
+        raise(unsafe { ffi::PyExc_ImportError }, &sentence)
+    })?;
+    let definition = Box::leak(Box::new(ffi::PyModuleDef {
+        m_base: ffi::PyModuleDef_HEAD_INIT,
+        m_name: c"lissom._core".as_ptr(),
+        m_doc: c"The native part of lissom.".as_ptr(),
+        m_size: -1,
+        m_methods: functions::methods(),
+        m_slots: std::ptr::null_mut(),
+        m_traverse: None,
+        m_clear: None,
+        m_free: None,
+    }));
+    // SAFETY: a complete definition that lives for ever.
+    let module = Obj::owned(unsafe { ffi::PyModule_Create(definition) })?;
+    module.set_attr(c"TaskletExit", &body::define_tasklet_exit()?)?;
+    module.set_attr(c"tasklet", &tasklet_type::define()?)?;
+    module.set_attr(c"channel", &channel::define()?)?;
+    lifecycle::register(&module)?;
+    Ok(module)
+}

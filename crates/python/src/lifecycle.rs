@@ -1,0 +1,122 @@
+//! Ends: of a program, of a thread, and of everything but the caller in the child of a `fork`.
+
+use pyo3_ffi as ffi;
+use pyo3_ffi::PyObject;
+
+use crate::args::Args;
+use crate::body::{ENDING, tasklet_exit};
+use crate::object::{Exc, Obj, PyResult, Raised, check, clear_error, write_unraisable};
+use crate::runtime::Runtime;
+use crate::tasklet::{Phase, Tasklet};
+use crate::world;
+use crate::{hooks, jobs, tasklet_type};
+
+/// How often a tasklet that survives `TaskletExit` is killed again, as in Stackless.
+const ATTEMPTS: usize = 10;
+
+/// Ends every tasklet of the calling thread: `TaskletExit` is raised in each, so that `finally` blocks run.
+fn kill_all(runtime: &Runtime) {
+    for _ in 0..ATTEMPTS {
+        let alive: Vec<Obj> = living(runtime).into_iter().map(Tasklet::object).collect();
+        if alive.is_empty() {
+            return;
+        }
+        for tasklet in alive {
+            kill(&tasklet);
+        }
+    }
+    for tasklet in living(runtime) {
+        tasklet.set_phase(Phase::Lost);
+    }
+}
+
+fn living(runtime: &Runtime) -> Vec<&'static Tasklet> {
+    let others = |tasklet: &&Tasklet| tasklet.alive() && !std::ptr::eq(*tasklet, runtime.me());
+    world::tasklets_of(runtime.thread()).into_iter().filter(others).collect()
+}
+
+fn kill(tasklet: &Obj) {
+    let Ok(target) = tasklet_type::from_object(tasklet) else { return clear_error() };
+    if !target.alive() {
+        return;
+    }
+    let exit = Exc::instance(Obj::borrowed(tasklet_exit()));
+    if exit.and_then(|exit| tasklet_type::throw(target, exit, false)).is_err() {
+        write_unraisable(Some(tasklet));
+    }
+}
+
+/// `_core._end()`: at the end of the program, called by `atexit`.
+///
+/// # Errors
+/// None.
+pub(crate) fn end(args: Args) -> PyResult<Obj> {
+    args.none("_end")?;
+    ENDING.set(true);
+    if let Some(runtime) = Runtime::current() {
+        kill_all(runtime);
+    }
+    hooks::remove();
+    jobs::shutdown();
+    Ok(Obj::none())
+}
+
+/// `_core._after_fork()`: in the child, called by `os.fork` through `os.register_at_fork`.
+///
+/// # Errors
+/// None.
+pub(crate) fn after_fork(args: Args) -> PyResult<Obj> {
+    args.none("_after_fork")?;
+    jobs::after_fork();
+    hooks::after_fork();
+    if let Some(runtime) = Runtime::current() {
+        runtime.after_fork();
+    }
+    Ok(Obj::none())
+}
+
+const CAPSULE: &std::ffi::CStr = c"lissom.thread";
+
+unsafe extern "C" fn thread_ends(_capsule: *mut PyObject) {
+    // Runs on the thread itself, while its state is cleared (PyThreadState_Clear drops the dict).
+    let Some(runtime) = Runtime::current() else { return };
+    if std::ptr::eq(runtime.me(), runtime.chief()) {
+        kill_all(runtime);
+        runtime.destroy();
+    }
+}
+
+/// Arranges that the runtime of the calling thread is destroyed when the thread ends.
+///
+/// # Errors
+/// `MemoryError`.
+pub(crate) fn end_with_thread() -> PyResult<()> {
+    // SAFETY: borrowed from the thread state; null only without memory.
+    let dict = unsafe { ffi::PyThreadState_GetDict() };
+    if dict.is_null() {
+        return Err(Raised);
+    }
+    // The pointer only has to differ from null.
+    // SAFETY: a name that lives for ever, and a destructor of the right type.
+    let capsule = Obj::owned(unsafe { ffi::PyCapsule_New(CAPSULE.as_ptr().cast_mut().cast(), CAPSULE.as_ptr(), Some(thread_ends)) })?;
+    // SAFETY: valid references.
+    check(unsafe { ffi::PyDict_SetItemString(dict, CAPSULE.as_ptr(), capsule.ptr()) })
+}
+
+/// Has the interpreter call [`end`] and [`after_fork`].
+///
+/// # Errors
+/// What importing and calling may raise.
+pub(crate) fn register(module: &Obj) -> PyResult<()> {
+    let end = module.attr(c"_end")?;
+    Obj::import(c"atexit")?.attr(c"register")?.call([&end])?;
+    let register = Obj::import(c"os")?.attr(c"register_at_fork")?;
+    let after_fork = module.attr(c"_after_fork")?;
+    // SAFETY: a dict with one keyword.
+    let keywords = Obj::owned(unsafe { ffi::PyDict_New() })?;
+    // SAFETY: valid references.
+    check(unsafe { ffi::PyDict_SetItemString(keywords.ptr(), c"after_in_child".as_ptr(), after_fork.ptr()) })?;
+    let none = Obj::tuple([])?;
+    // SAFETY: a callable, a tuple, a dict.
+    Obj::owned(unsafe { ffi::PyObject_Call(register.ptr(), none.ptr(), keywords.ptr()) }).map(drop)
+}

@@ -1,0 +1,59 @@
+//! Settings from the environment, checked once when the module is loaded.
+
+use std::sync::OnceLock;
+
+/// What a user may choose.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// `LISSOM_STACK_SIZE`: bytes of machine stack per tasklet.
+    pub(crate) stack_size: usize,
+}
+
+/// On 3.11 one counter limits Python and C recursion alike, so a stack must carry a thousand levels of either.
+const DEFAULT_STACK_SIZE: usize = if cfg!(Py_3_12) { 256 * 1024 } else { 1024 * 1024 };
+
+/// The least that the interpreter's own uncounted stack use and a useful depth need.
+const MIN_STACK_SIZE: usize = 128 * 1024;
+const MAX_STACK_SIZE: usize = 64 * 1024 * 1024;
+
+static SETTINGS: OnceLock<Settings> = OnceLock::new();
+
+/// Reads and checks the environment.
+///
+/// # Errors
+/// A line that says which setting is wrong and what is allowed.
+pub(crate) fn load() -> Result<(), String> {
+    let stack_size = match std::env::var("LISSOM_STACK_SIZE") {
+        Err(_) => DEFAULT_STACK_SIZE,
+        Ok(text) => parse_size(&text)?,
+    };
+    if let Ok(driver) = std::env::var("LISSOM_DRIVER")
+        && !matches!(driver.as_str(), "auto" | "epoll")
+    {
+        return Err(format!("LISSOM_DRIVER={driver} is not supported: choose auto or epoll"));
+    }
+    let _ = SETTINGS.set(Settings { stack_size });
+    Ok(())
+}
+
+fn parse_size(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.trim_end().to_ascii_lowercase() {
+        lower if lower.ends_with('k') => (lower[..lower.len() - 1].to_owned(), 1024),
+        lower if lower.ends_with('m') => (lower[..lower.len() - 1].to_owned(), 1024 * 1024),
+        lower => (lower, 1),
+    };
+    let size = digits.trim().parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+    match size {
+        Some(size) if (MIN_STACK_SIZE..=MAX_STACK_SIZE).contains(&size) => Ok(size.next_multiple_of(4096)),
+        _ => Err(format!(
+            "LISSOM_STACK_SIZE={text} is not a stack size: give bytes, or a number with K or M, from {}K to {}M",
+            MIN_STACK_SIZE / 1024,
+            MAX_STACK_SIZE / 1024 / 1024
+        )),
+    }
+}
+
+/// The settings in force.
+pub(crate) fn get() -> &'static Settings {
+    SETTINGS.get().expect("loaded when the module was")
+}

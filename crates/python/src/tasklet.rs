@@ -1,0 +1,269 @@
+//! The data of a tasklet: what the type `lissom.tasklet` (tasklet_type.rs) and the loop of a thread (runtime.rs) share.
+//!
+//! # Life
+//! ```text
+//!   Unbound ──bind──► Bound ──setup──► Ready ──first run──► Started ──return──► Unbound
+//!                                        └──────────── kill ───────────────────────▲
+//!   Lost: it had started, and its thread or process (fork) is gone; its frames are never run again
+//! ```
+//!
+//! # Invariants
+//! * **K1**: whatever list of the scheduler holds the tasklet owns one reference to it (`held`), from `hold` to `release`.
+//! * **K2**: `saved` is meaningful only while the tasklet does not run; `fiber` is `Some` exactly while it is `Started`.
+//! * **K3**: fields are cells that only the holder of the GIL touches; a tasklet itself never moves.
+
+use std::cell::{Cell, RefCell, UnsafeCell};
+
+use lissom_fiber::{Fiber, Link};
+use lissom_sched::TaskletId;
+use pyo3_ffi as ffi;
+use pyo3_ffi::PyObject;
+
+use crate::object::{Exc, Obj};
+use crate::tstate::{Identity, Saved};
+use crate::world::{Token, Wake};
+
+/// Where a tasklet is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// No function: never bound, or finished.
+    Unbound,
+    /// A function without arguments.
+    Bound,
+    /// Function and arguments: it can be run.
+    Ready,
+    /// It has a stack.
+    Started,
+    /// It had started and can never go on.
+    Lost,
+}
+
+/// What a waiting tasklet waits for, to be named in messages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Why {
+    /// It does not wait, or in a way that has no better name.
+    Nothing,
+    /// Time.
+    Sleep,
+    /// A descriptor to become readable.
+    Readable(i32),
+    /// A descriptor to become writable.
+    Writable(i32),
+    /// One of several descriptors.
+    Descriptors(usize),
+    /// A lock, by address.
+    Lock(usize),
+    /// An item in a queue, by address.
+    Queue(usize),
+    /// The end of a tasklet, by address.
+    Join(usize),
+    /// A partner on a channel, by address.
+    Channel { address: usize, sending: bool },
+    /// A function in the pool of blocking threads.
+    Job,
+    /// The end of a process.
+    Process(i32),
+    /// The other tasklets, in `run()`.
+    Run,
+}
+
+impl Why {
+    /// Whether only another tasklet or thread can end the wait.
+    pub(crate) fn needs_partner(self) -> bool {
+        matches!(self, Why::Lock(_) | Why::Queue(_) | Why::Join(_))
+    }
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Why::Nothing => write!(f, "nothing that could end its wait"),
+            Why::Sleep => write!(f, "time"),
+            Why::Readable(fd) => write!(f, "descriptor {fd} to become readable"),
+            Why::Writable(fd) => write!(f, "descriptor {fd} to become writable"),
+            Why::Descriptors(count) => write!(f, "one of {count} descriptors"),
+            Why::Lock(address) => write!(f, "the lock at {address:#x}"),
+            Why::Queue(address) => write!(f, "an item in the queue at {address:#x}"),
+            Why::Join(address) => write!(f, "the end of the tasklet at {address:#x}"),
+            Why::Channel { address, sending: true } => write!(f, "a receiver on the channel at {address:#x}"),
+            Why::Channel { address, sending: false } => write!(f, "a sender on the channel at {address:#x}"),
+            Why::Job => write!(f, "a function in a blocking thread"),
+            Why::Process(pid) => write!(f, "the end of process {pid}"),
+            Why::Run => write!(f, "the other tasklets to finish"),
+        }
+    }
+}
+
+/// What a tasklet left behind.
+pub(crate) type Outcome = Result<Obj, Exc>;
+
+/// What a partner hands to a tasklet that is blocked on a channel.
+pub(crate) enum Carried {
+    /// Nothing yet.
+    Nothing,
+    /// A value: for a receiver the one received, for a sender the one offered.
+    Value(Obj),
+    /// An exception to raise.
+    Bomb(Exc),
+}
+
+/// The object behind `lissom.tasklet`.
+#[repr(C)]
+pub(crate) struct Tasklet {
+    ob_base: PyObject,
+    pub(crate) weakrefs: *mut PyObject,
+    id: TaskletId,
+    wait_serial: Cell<u32>,
+    phase: Cell<Phase>,
+    held: Cell<bool>,
+    wake: Cell<Wake>,
+    /// Whether it was started as a thread.
+    pub(crate) thread: Cell<bool>,
+    pub(crate) signalled: Cell<bool>,
+    why: Cell<Why>,
+    link: Cell<Option<Link>>,
+    pub(crate) func: RefCell<Option<Obj>>,
+    pub(crate) args: RefCell<Option<Obj>>,
+    pub(crate) kwargs: RefCell<Option<Obj>>,
+    pub(crate) carried: RefCell<Carried>,
+    pub(crate) pending: RefCell<Option<Exc>>,
+    pub(crate) outcome: RefCell<Option<Outcome>>,
+    pub(crate) joiners: RefCell<Vec<Token>>,
+    pub(crate) fiber: RefCell<Option<Fiber>>,
+    saved: UnsafeCell<Saved>,
+    identity: RefCell<Option<Box<UnsafeCell<Identity>>>>,
+}
+
+impl Tasklet {
+    /// The initial state of a tasklet, to be written behind a freshly allocated object header.
+    pub(crate) fn fields(ob_base: PyObject, id: TaskletId, saved: Saved) -> Tasklet {
+        Tasklet {
+            ob_base,
+            weakrefs: std::ptr::null_mut(),
+            id,
+            wait_serial: Cell::new(0),
+            phase: Cell::new(Phase::Unbound),
+            held: Cell::new(false),
+            wake: Cell::new(Wake::Event),
+            thread: Cell::new(false),
+            signalled: Cell::new(false),
+            why: Cell::new(Why::Nothing),
+            link: Cell::new(None),
+            func: RefCell::new(None),
+            args: RefCell::new(None),
+            kwargs: RefCell::new(None),
+            carried: RefCell::new(Carried::Nothing),
+            pending: RefCell::new(None),
+            outcome: RefCell::new(None),
+            joiners: RefCell::new(Vec::new()),
+            fiber: RefCell::new(None),
+            saved: UnsafeCell::new(saved),
+            identity: RefCell::new(None),
+        }
+    }
+
+    pub(crate) fn id(&self) -> TaskletId {
+        self.id
+    }
+
+    /// The object's pointer, borrowed.
+    pub(crate) fn ptr(&self) -> *mut PyObject {
+        std::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// A new reference.
+    pub(crate) fn object(&self) -> Obj {
+        Obj::borrowed(self.ptr())
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.set(phase);
+    }
+
+    /// Whether it can still run.
+    pub(crate) fn alive(&self) -> bool {
+        matches!(self.phase(), Phase::Ready | Phase::Started)
+    }
+
+    /// Takes the scheduler's reference, unless it has it (K1).
+    pub(crate) fn hold(&self) {
+        if !self.held.replace(true) {
+            // SAFETY: the object is alive.
+            unsafe { ffi::Py_INCREF(self.ptr()) };
+        }
+    }
+
+    /// Gives the scheduler's reference to the caller (K1).
+    pub(crate) fn release(&self) -> Option<Obj> {
+        if !self.held.replace(false) {
+            return None;
+        }
+        Obj::owned_or_none(self.ptr())
+    }
+
+    /// Begins a wait: the token under which it will be woken.
+    #[inline]
+    pub(crate) fn begin_wait(&self) -> Token {
+        self.wait_serial.set(self.wait_serial.get().wrapping_add(1));
+        self.wake.set(Wake::Event);
+        Token::new(self.id, self.wait_serial.get())
+    }
+
+    pub(crate) fn wait_serial(&self) -> u32 {
+        self.wait_serial.get()
+    }
+
+    /// Why the last wait ended.
+    pub(crate) fn wake(&self) -> Wake {
+        self.wake.get()
+    }
+
+    pub(crate) fn set_wake(&self, wake: Wake) {
+        self.wake.set(wake);
+    }
+
+    pub(crate) fn why(&self) -> Why {
+        self.why.get()
+    }
+
+    pub(crate) fn set_why(&self, why: Why) {
+        self.why.set(why);
+    }
+
+    /// The way back to the loop of its thread, once it has started.
+    pub(crate) fn link(&self) -> Option<Link> {
+        self.link.get()
+    }
+
+    pub(crate) fn set_link(&self, link: Option<Link>) {
+        self.link.set(link);
+    }
+
+    /// Its saved state; see K2 for when it means something.
+    pub(crate) fn saved(&self) -> *mut Saved {
+        self.saved.get()
+    }
+
+    /// Makes it a thread of its own for Python code.
+    pub(crate) fn set_identity(&self, identity: Identity) {
+        *self.identity.borrow_mut() = Some(Box::new(UnsafeCell::new(identity)));
+    }
+
+    /// Its own identity, if it stands for a thread.
+    #[inline]
+    pub(crate) fn identity(&self) -> Option<*mut Identity> {
+        self.identity.borrow().as_ref().map(|identity| identity.get())
+    }
+
+    /// Drops what it would have run.
+    pub(crate) fn unbind(&self) {
+        let func = self.func.take();
+        let args = self.args.take();
+        let kwargs = self.kwargs.take();
+        drop((func, args, kwargs));
+    }
+}

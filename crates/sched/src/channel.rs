@@ -1,0 +1,163 @@
+//! Channels: the rendezvous of a sender and a receiver.
+//!
+//! The rule is that of Stackless Python (`generic_channel_action` in its `channelobject.c`): when a partner waits, the
+//! exchange happens at once, and *preference* says who goes on. `-1` prefers the receiver, `1` the sender, `0` nobody;
+//! `schedule_all` overrides it: both are queued and a third one runs.
+
+use crate::list::List;
+use crate::world::{ChannelId, State, TaskletId, World};
+
+/// What a tasklet does on a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// It gives a value; counts as 1.
+    Send,
+    /// It takes a value; counts as -1.
+    Receive,
+}
+
+impl Direction {
+    /// `1` for a sender, `-1` for a receiver: the unit of [`World::balance`].
+    pub fn sign(self) -> i32 {
+        match self {
+            Direction::Send => 1,
+            Direction::Receive => -1,
+        }
+    }
+}
+
+/// What follows from an attempt to exchange a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exchange {
+    /// Nobody waits on the other side: the caller may [`World::block`].
+    WouldBlock,
+    /// The partner has been queued; the caller goes on.
+    Continue(TaskletId),
+    /// The partner has been queued and is the head of the ring: switch to the head.
+    SwitchTo(TaskletId),
+    /// The partner has been queued at the end and the caller yields: switch to the head.
+    Yield(TaskletId),
+    /// The partner belongs to another thread and has been queued there: wake that thread; the caller goes on.
+    Remote(TaskletId),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Channel {
+    pub(crate) waiters: List,
+    direction: Option<Direction>,
+    preference: i32,
+    schedule_all: bool,
+    closing: bool,
+}
+
+impl World {
+    /// Adds an open channel with the default preference `-1`.
+    pub fn add_channel(&mut self) -> ChannelId {
+        ChannelId::from_index(self.channels.insert(Channel { preference: -1, ..Channel::default() }))
+    }
+
+    /// Forgets a channel.
+    ///
+    /// # Panics
+    /// If tasklets are still blocked on it.
+    pub fn remove_channel(&mut self, channel: ChannelId) {
+        let removed = self.channels.remove(channel.index());
+        assert_eq!(removed.waiters.len, 0, "a channel was removed before its waiters");
+    }
+
+    /// How many senders wait, as a positive number, or how many receivers, as a negative one.
+    pub fn balance(&self, channel: ChannelId) -> i64 {
+        let channel = &self.channels[channel.index()];
+        let sign = channel.direction.map_or(0, Direction::sign);
+        i64::from(sign) * i64::try_from(channel.waiters.len).expect("fewer than 2^63 tasklets")
+    }
+
+    /// The tasklet that has waited longest.
+    pub fn first_waiter(&self, channel: ChannelId) -> Option<TaskletId> {
+        self.channels[channel.index()].waiters.head
+    }
+
+    /// Who goes on after an exchange: `-1` the receiver, `1` the sender, `0` the caller.
+    pub fn preference(&self, channel: ChannelId) -> i32 {
+        self.channels[channel.index()].preference
+    }
+
+    /// Sets [`World::preference`], clamped to -1..=1.
+    pub fn set_preference(&mut self, channel: ChannelId, preference: i32) {
+        self.channels[channel.index()].preference = preference.clamp(-1, 1);
+    }
+
+    /// Whether both partners are queued after an exchange.
+    pub fn schedule_all(&self, channel: ChannelId) -> bool {
+        self.channels[channel.index()].schedule_all
+    }
+
+    /// Sets [`World::schedule_all`].
+    pub fn set_schedule_all(&mut self, channel: ChannelId, schedule_all: bool) {
+        self.channels[channel.index()].schedule_all = schedule_all;
+    }
+
+    /// Whether [`World::set_closing`] was called: nobody may block on the channel any more.
+    pub fn closing(&self, channel: ChannelId) -> bool {
+        self.channels[channel.index()].closing
+    }
+
+    /// Closes or reopens the channel. Waiting tasklets stay where they are.
+    pub fn set_closing(&mut self, channel: ChannelId, closing: bool) {
+        self.channels[channel.index()].closing = closing;
+    }
+
+    /// The partner that an action in `direction` would meet.
+    pub fn partner(&self, channel: ChannelId, direction: Direction) -> Option<TaskletId> {
+        let channel = &self.channels[channel.index()];
+        if channel.direction == Some(direction) { None } else { channel.waiters.head }
+    }
+
+    /// Meets the longest waiting partner, if there is one, and settles who runs next.
+    ///
+    /// `caller` must be running. The value itself is the caller's business: hand it over before switching.
+    pub fn exchange(&mut self, channel: ChannelId, caller: TaskletId, direction: Direction) -> Exchange {
+        let Some(partner) = self.partner(channel, direction) else {
+            return Exchange::WouldBlock;
+        };
+        self.remove(partner);
+        let thread = self.thread_of(caller);
+        if self.thread_of(partner) != thread {
+            self.insert(partner);
+            return Exchange::Remote(partner);
+        }
+        let Channel { preference, schedule_all, .. } = self.channels[channel.index()];
+        if schedule_all {
+            self.insert(partner);
+            self.rotate(thread);
+            Exchange::Yield(partner)
+        } else if preference == -direction.sign() {
+            self.insert_next(partner);
+            self.rotate(thread);
+            Exchange::SwitchTo(partner)
+        } else {
+            self.insert(partner);
+            Exchange::Continue(partner)
+        }
+    }
+
+    /// Takes the running `caller` out of the ring and queues it on the channel.
+    ///
+    /// # Panics
+    /// If a partner waits on the other side; [`World::exchange`] comes first.
+    pub fn block(&mut self, channel: ChannelId, caller: TaskletId, direction: Direction) {
+        assert!(self.partner(channel, direction).is_none(), "blocked although a partner waits");
+        self.remove(caller);
+        let place = &mut self.channels[channel.index()];
+        place.direction = Some(direction);
+        place.waiters.push_back(&mut self.nodes, caller);
+        self.nodes[caller.index()].state = State::Blocked(channel, direction);
+    }
+
+    /// The tasklets that wait on `channel`, longest first.
+    pub fn waiters(&self, channel: ChannelId) -> impl Iterator<Item = TaskletId> + '_ {
+        let waiters = self.channels[channel.index()].waiters;
+        let first = waiters.head;
+        std::iter::successors(first, |&tasklet| Some(self.next(tasklet))).take(waiters.len)
+    }
+}
