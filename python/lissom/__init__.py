@@ -14,6 +14,14 @@
 Whole programs run this way without a change: ``python -m lissom app.py``.
 """
 
+try:
+    from lissom import _core
+except ImportError as error:
+    from lissom import _cli
+
+    _cli.refuse_command(error)
+    raise
+
 from lissom._core import (
     TaskletExit,
     channel,

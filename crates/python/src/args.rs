@@ -28,6 +28,12 @@ impl Args {
         Args { slf, values, positional: positional as usize, kwnames }
     }
 
+    /// Whether the call has no arguments at all.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.positional == 0 && self.kwnames.is_null()
+    }
+
     /// The object that the method was called on.
     pub(crate) fn slf(&self) -> *mut PyObject {
         self.slf

@@ -33,7 +33,7 @@ fn offload(args: Args) -> PyResult<Obj> {
 }
 
 fn schedule(args: Args) -> PyResult<Obj> {
-    let [value] = args.bind("schedule", ["retval"], 0)?;
+    let value = if args.is_empty() { None } else { args.bind("schedule", ["retval"], 0)?[0] };
     let runtime = Runtime::get()?;
     let result = value.map_or_else(|| runtime.me().object(), Obj::borrowed);
     runtime.schedule()?;
