@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import lissom
+import pytest
 
 
 def trace(order: list[str], name: str, steps: int) -> None:
@@ -100,6 +101,7 @@ def test_run_does_not_wait_for_those_that_wait_for_each_other() -> None:
     lissom.run()
     assert (first.waits_for or "").startswith("the end of the tasklet")
     first.kill()
+    lissom.run()
     assert not second.alive
 
 
@@ -191,7 +193,7 @@ def test_join_of_a_tasklet_of_another_thread_waits_for_it() -> None:
     def thread() -> None:
         box.append(lissom.spawn(lambda: go.receive() + 1))
         ready.set()
-        lissom.run()
+        lissom.join(box[0])
 
     worker = threading.Thread(target=thread)
     worker.start()
@@ -220,8 +222,19 @@ def test_tasklets_of_a_thread_are_ended_with_it() -> None:
     worker.start()
     ident = worker.ident
     worker.join()
-    while worker.ident in {t.ident for t in threading.enumerate()}:  # pragma: no cover
-        pass
-    lissom.offload(int)  # the thread's state is cleared after join() has returned
-    assert ended in ([ident], [])
-    assert not kept[0].alive or ended == []
+    assert ended == [ident]
+    assert not kept[0].alive
+    assert "dead" in repr(kept[0])
+
+
+def test_tasklet_never_started_outlives_its_thread_and_cannot_run() -> None:
+    kept = []
+    worker = threading.Thread(target=lambda: kept.append(lissom.tasklet(int, ())))
+    worker.start()
+    worker.join()
+    (tasklet,) = kept
+    assert not tasklet.scheduled
+    for action in (tasklet.run, tasklet.insert):
+        with pytest.raises(RuntimeError):
+            action()
+    tasklet.kill()

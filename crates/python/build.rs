@@ -21,10 +21,10 @@ fn main() {
 }
 
 fn run_probe(python: &str, out: &Path) -> String {
-    let includes = capture(Command::new(python).args([
-        "-c",
-        "import sysconfig as s; print(s.get_path('include')); print(s.get_path('platinclude'))",
-    ]));
+    let includes = capture(
+        Command::new(python)
+            .args(["-c", "import sysconfig as s; print(s.get_path('include')); print(s.get_path('platinclude'))"]),
+    );
     let probe = out.join("tstate-probe");
     let mut compile = cc::Build::new().get_compiler().to_command();
     for include in includes.lines() {
@@ -32,7 +32,8 @@ fn run_probe(python: &str, out: &Path) -> String {
         compile.arg("-I").arg(format!("{include}/internal/mimalloc"));
     }
     compile.args(["-w", "-DPy_BUILD_CORE=1", "probe/tstate.c", "-o"]).arg(&probe);
-    let status = compile.status().unwrap_or_else(|error| panic!("no C compiler to read Python's headers with: {error}"));
+    let status =
+        compile.status().unwrap_or_else(|error| panic!("no C compiler to read Python's headers with: {error}"));
     assert!(status.success(), "the headers of {python} could not be read: install its development package");
     capture(&mut Command::new(&probe))
 }

@@ -34,6 +34,12 @@ impl Args {
         self.positional == 0 && self.kwnames.is_null()
     }
 
+    /// The argument of a call with a single positional one, without looking at names.
+    #[inline]
+    pub(crate) fn only(&self) -> Option<*mut PyObject> {
+        if self.kwnames.is_null() && self.positional == 1 { self.get(0) } else { None }
+    }
+
     /// The object that the method was called on.
     pub(crate) fn slf(&self) -> *mut PyObject {
         self.slf
@@ -88,7 +94,11 @@ impl Args {
             }
         }
         if let Some(missing) = bound.iter().take(required).position(Option::is_none) {
-            return Err(type_error(&format!("{function}() missing required argument '{}' (pos {})", names[missing], missing + 1)));
+            return Err(type_error(&format!(
+                "{function}() missing required argument '{}' (pos {})",
+                names[missing],
+                missing + 1
+            )));
         }
         Ok(bound)
     }
@@ -225,7 +235,12 @@ macro_rules! attribute {
 pub(crate) use attribute;
 
 /// Makes a heap type from slots; the tables must live for ever.
-pub(crate) fn make_type(name: &'static std::ffi::CStr, size: usize, flags: std::ffi::c_ulong, slots: Vec<ffi::PyType_Slot>) -> PyResult<Obj> {
+pub(crate) fn make_type(
+    name: &'static std::ffi::CStr,
+    size: usize,
+    flags: std::ffi::c_ulong,
+    slots: Vec<ffi::PyType_Slot>,
+) -> PyResult<Obj> {
     let mut slots = slots;
     slots.push(ffi::PyType_Slot { slot: 0, pfunc: null_mut() });
     let mut spec = ffi::PyType_Spec {

@@ -7,10 +7,10 @@ use lissom_fiber::Link;
 use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
+use crate::hooks;
 use crate::object::{self, Exc, Obj, PyResult, Raised};
 use crate::runtime::{Runtime, exception_of};
 use crate::tasklet::{Outcome, Phase, Tasklet};
-use crate::hooks;
 use crate::tstate;
 use crate::world::{self, Wake, world};
 
@@ -57,7 +57,11 @@ fn execute(tasklet: &Tasklet) -> Outcome {
     // SAFETY: a callable, a tuple, and a dict or null.
     let result = Obj::owned(unsafe { ffi::PyObject_Call(func.ptr(), args.ptr(), kwargs_ptr) });
     let outcome = result.map_err(|Raised| Exc::take());
-    drop((func, args, kwargs));
+    drop((args, kwargs));
+    if tasklet.thread.get() && outcome.is_err() {
+        // To be named in the report.
+        *tasklet.func.borrow_mut() = Some(func);
+    }
     outcome
 }
 
@@ -121,7 +125,35 @@ fn report_thread(tasklet: &Tasklet, exception: Exc) {
         return;
     }
     exception.restore();
-    object::write_unraisable(Some(&tasklet.object()));
+    let func = tasklet.func.take();
+    write_thread_unraisable(func.as_ref());
+}
+
+/// "Exception ignored in thread started by ...", in the words of the running version.
+#[cfg(Py_3_13)]
+fn write_thread_unraisable(func: Option<&Obj>) {
+    unsafe extern "C" {
+        /// `Include/cpython/pyerrors.h`.
+        fn PyErr_FormatUnraisable(format: *const std::ffi::c_char, ...);
+    }
+    match func {
+        // SAFETY: one object, as the format says.
+        Some(func) => unsafe {
+            PyErr_FormatUnraisable(c"Exception ignored in thread started by %R".as_ptr(), func.ptr())
+        },
+        None => object::write_unraisable(None),
+    }
+}
+
+/// "Exception ignored in thread started by ...", in the words of the running version.
+#[cfg(not(Py_3_13))]
+fn write_thread_unraisable(func: Option<&Obj>) {
+    unsafe extern "C" {
+        /// `Include/internal/pycore_pyerrors.h`, exported up to 3.12.
+        fn _PyErr_WriteUnraisableMsg(message: *const std::ffi::c_char, object: *mut PyObject);
+    }
+    // SAFETY: a text, and an object or null.
+    unsafe { _PyErr_WriteUnraisableMsg(c"in thread started by".as_ptr(), func.map_or(null_mut(), Obj::ptr)) }
 }
 
 /// The class `TaskletExit`: a builtin, as in Stackless.

@@ -5,7 +5,9 @@ use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
 use crate::args::{Args, attribute, make_type, method, table};
-use crate::object::{Exc, Obj, PyResult, Raised, boundary, clear_error, runtime_error, stop_iteration, type_error, value_error};
+use crate::object::{
+    Exc, Obj, PyResult, Raised, boundary, clear_error, runtime_error, stop_iteration, type_error, value_error,
+};
 use crate::runtime::Runtime;
 use crate::tasklet::{Carried, Tasklet, Why};
 use crate::world::{self, world};
@@ -110,7 +112,13 @@ fn deliver(carried: Carried) -> PyResult<Obj> {
     }
 }
 
-fn block(runtime: &Runtime, channel: &Channel, slf: *mut PyObject, offer: Option<Offer>, direction: Direction) -> PyResult<Obj> {
+fn block(
+    runtime: &Runtime,
+    channel: &Channel,
+    slf: *mut PyObject,
+    offer: Option<Offer>,
+    direction: Direction,
+) -> PyResult<Obj> {
     if world().closing(channel.id) {
         return Err(value_error("Send/receive operation on a closed channel"));
     }
@@ -147,7 +155,9 @@ fn retry(runtime: &Runtime, channel: &Channel, me: &Tasklet, direction: Directio
     let exchange = world().exchange(channel.id, me.id(), direction);
     let partner = match exchange {
         Exchange::WouldBlock => return None,
-        Exchange::SwitchTo(id) | Exchange::Yield(id) | Exchange::Continue(id) | Exchange::Remote(id) => world::tasklet(id),
+        Exchange::SwitchTo(id) | Exchange::Yield(id) | Exchange::Continue(id) | Exchange::Remote(id) => {
+            world::tasklet(id)
+        }
     };
     match direction {
         Direction::Send => drop(partner.carried.replace(me.carried.replace(Carried::Nothing))),
@@ -166,13 +176,18 @@ fn retry(runtime: &Runtime, channel: &Channel, me: &Tasklet, direction: Directio
 // ---- methods ---------------------------------------------------------------------------------------------------------
 
 fn send(args: Args) -> PyResult<Obj> {
-    let [value] = args.bind("send", ["value"], 1)?;
-    let value = Obj::borrowed(value.expect("required"));
+    let value = match args.only() {
+        Some(value) => value,
+        None => args.bind("send", ["value"], 1)?[0].expect("required"),
+    };
+    let value = Obj::borrowed(value);
     act(of(args.slf()), args.slf(), Some(Offer::Value(value)))
 }
 
 fn receive(args: Args) -> PyResult<Obj> {
-    args.none("receive")?;
+    if !args.is_empty() {
+        args.none("receive")?;
+    }
     act(of(args.slf()), args.slf(), None)
 }
 
@@ -287,8 +302,18 @@ pub(crate) fn define() -> PyResult<Obj> {
             attribute!(c"closing", get_closing, c"Whether close() was called."),
             attribute!(c"closed", get_closed, c"Whether close() was called and nobody waits any more."),
             attribute!(c"queue", get_queue, c"The tasklet that has waited longest, or None."),
-            attribute!(c"preference", get_preference, set_preference, c"Who goes on after an exchange: -1 the receiver, 1 the sender, 0 the caller."),
-            attribute!(c"schedule_all", get_schedule_all, set_schedule_all, c"Whether both partners are queued after an exchange; overrides preference."),
+            attribute!(
+                c"preference",
+                get_preference,
+                set_preference,
+                c"Who goes on after an exchange: -1 the receiver, 1 the sender, 0 the caller."
+            ),
+            attribute!(
+                c"schedule_all",
+                get_schedule_all,
+                set_schedule_all,
+                c"Whether both partners are queued after an exchange; overrides preference."
+            ),
         ],
         // SAFETY: the all-zero entry ends the table.
         unsafe { std::mem::zeroed() },

@@ -44,13 +44,12 @@ fn schedule_remove(args: Args) -> PyResult<Obj> {
     let [value] = args.bind("schedule_remove", ["retval"], 0)?;
     let runtime = Runtime::get()?;
     let me = runtime.me();
-    let result = value.map_or_else(|| me.object(), Obj::borrowed);
+    let value = value.map(Obj::borrowed);
     world().remove(me.id());
-    // The caller's own reference keeps it, or, if there is none, it is finalised: killed.
-    let held = me.release();
-    let switched = runtime.switch();
-    drop(held);
-    switched.map(|()| result)
+    // The scheduler's reference is dropped by whoever runs next. If it was the last one, the tasklet is finalised: killed.
+    runtime.drop_later(me.release());
+    runtime.switch()?;
+    Ok(value.unwrap_or_else(|| me.object()))
 }
 
 fn run(args: Args) -> PyResult<Obj> {

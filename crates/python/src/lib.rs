@@ -37,34 +37,49 @@ mod world;
 use object::{Obj, PyResult, raise};
 use pyo3_ffi as ffi;
 
-/// Makes the module; called by the import system.
+/// Describes the module; called by the import system.
 #[allow(non_snake_case, missing_docs)]
 #[unsafe(no_mangle)]
 pub extern "C" fn PyInit__core() -> *mut ffi::PyObject {
-    object::boundary(init)
-}
-
-fn init() -> PyResult<Obj> {
-    tstate::self_check().and_then(|()| settings::load()).map_err(|sentence| {
-        // SAFETY: the interpreter keeps its exception classes for ever.
-        raise(unsafe { ffi::PyExc_ImportError }, &sentence)
-    })?;
+    let slots = vec![
+        ffi::PyModuleDef_Slot { slot: ffi::Py_mod_exec, value: execute as *mut _ },
+        #[cfg(Py_3_12)]
+        ffi::PyModuleDef_Slot {
+            slot: ffi::Py_mod_multiple_interpreters,
+            value: ffi::Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED,
+        },
+    ];
     let definition = Box::leak(Box::new(ffi::PyModuleDef {
         m_base: ffi::PyModuleDef_HEAD_INIT,
         m_name: c"lissom._core".as_ptr(),
         m_doc: c"The native part of lissom.".as_ptr(),
-        m_size: -1,
+        m_size: 0,
         m_methods: functions::methods(),
-        m_slots: std::ptr::null_mut(),
+        m_slots: args::table(slots, ffi::PyModuleDef_Slot { slot: 0, value: std::ptr::null_mut() }),
         m_traverse: None,
         m_clear: None,
         m_free: None,
     }));
     // SAFETY: a complete definition that lives for ever.
-    let module = Obj::owned(unsafe { ffi::PyModule_Create(definition) })?;
+    unsafe { ffi::PyModuleDef_Init(definition) }
+}
+
+unsafe extern "C" fn execute(module: *mut ffi::PyObject) -> std::ffi::c_int {
+    object::status_boundary(|| init(&Obj::borrowed(module)))
+}
+
+fn init(module: &Obj) -> PyResult<()> {
+    let supported = if hooks::call::in_main_interpreter() {
+        tstate::self_check().and_then(|()| settings::load())
+    } else {
+        Err("lissom works in the main interpreter only, and this is a sub-interpreter".to_owned())
+    };
+    supported.map_err(|sentence| {
+        // SAFETY: the interpreter keeps its exception classes for ever.
+        raise(unsafe { ffi::PyExc_ImportError }, &sentence)
+    })?;
     module.set_attr(c"TaskletExit", &body::define_tasklet_exit()?)?;
     module.set_attr(c"tasklet", &tasklet_type::define()?)?;
     module.set_attr(c"channel", &channel::define()?)?;
-    lifecycle::register(&module)?;
-    Ok(module)
+    lifecycle::register(module)
 }

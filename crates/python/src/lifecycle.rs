@@ -30,8 +30,18 @@ fn kill_all(runtime: &Runtime) {
     }
 }
 
+/// Drops the scheduler's references to tasklets that were queued and never started.
+fn release_unstarted(runtime: &Runtime) {
+    for tasklet in world::tasklets_of(runtime.thread()) {
+        if tasklet.phase() == Phase::Ready {
+            world::world().remove(tasklet.id());
+            drop(tasklet.release());
+        }
+    }
+}
+
 fn living(runtime: &Runtime) -> Vec<&'static Tasklet> {
-    let others = |tasklet: &&Tasklet| tasklet.alive() && !std::ptr::eq(*tasklet, runtime.me());
+    let others = |tasklet: &&Tasklet| tasklet.phase() == Phase::Started && !std::ptr::eq(*tasklet, runtime.me());
     world::tasklets_of(runtime.thread()).into_iter().filter(others).collect()
 }
 
@@ -55,6 +65,7 @@ pub(crate) fn end(args: Args) -> PyResult<Obj> {
     ENDING.set(true);
     if let Some(runtime) = Runtime::current() {
         kill_all(runtime);
+        release_unstarted(runtime);
     }
     hooks::remove();
     jobs::shutdown();
@@ -82,6 +93,7 @@ unsafe extern "C" fn thread_ends(_capsule: *mut PyObject) {
     let Some(runtime) = Runtime::current() else { return };
     if std::ptr::eq(runtime.me(), runtime.chief()) {
         kill_all(runtime);
+        release_unstarted(runtime);
         runtime.destroy();
     }
 }
@@ -98,7 +110,9 @@ pub(crate) fn end_with_thread() -> PyResult<()> {
     }
     // The pointer only has to differ from null.
     // SAFETY: a name that lives for ever, and a destructor of the right type.
-    let capsule = Obj::owned(unsafe { ffi::PyCapsule_New(CAPSULE.as_ptr().cast_mut().cast(), CAPSULE.as_ptr(), Some(thread_ends)) })?;
+    let capsule = Obj::owned(unsafe {
+        ffi::PyCapsule_New(CAPSULE.as_ptr().cast_mut().cast(), CAPSULE.as_ptr(), Some(thread_ends))
+    })?;
     // SAFETY: valid references.
     check(unsafe { ffi::PyDict_SetItemString(dict, CAPSULE.as_ptr(), capsule.ptr()) })
 }

@@ -301,12 +301,16 @@ impl Exc {
         if unsafe { ffi::PyExceptionInstance_Check(class_or_instance.ptr()) } != 0 {
             return Ok(Exc(class_or_instance));
         }
-        let value = class_or_instance.call([])?;
-        // SAFETY: a valid reference.
-        if unsafe { ffi::PyExceptionInstance_Check(value.ptr()) } == 0 {
-            return Err(type_error("exceptions must derive from BaseException"));
+        // SAFETY: a valid reference, whose type has a name.
+        let (is_class, name) = unsafe {
+            let object = class_or_instance.ptr();
+            (ffi::PyExceptionClass_Check(object) != 0, CStr::from_ptr((*ffi::Py_TYPE(object)).tp_name))
+        };
+        if !is_class {
+            let name = name.to_string_lossy();
+            return Err(type_error(&format!("exceptions must be classes, or instances, not {name}")));
         }
-        Ok(Exc(value))
+        class_or_instance.call([]).map(Exc)
     }
 
     /// Sets it in the thread state again.

@@ -101,7 +101,8 @@ impl Runtime {
 
     fn create() -> PyResult<&'static Runtime> {
         let settings = settings::get();
-        let pool = PoolSettings { stack_size: settings.stack_size, reserve: tstate::RESERVE, ..PoolSettings::default() };
+        let pool =
+            PoolSettings { stack_size: settings.stack_size, reserve: tstate::RESERVE, ..PoolSettings::default() };
         let stacks = StackPool::new(pool).map_err(|error| object::memory_error(&error.to_string()))?;
         let proactor = Proactor::new(DriverKind::Auto).map_err(|error| object::io_error(&error))?;
         let (thread, main_id) = world().add_thread();
@@ -145,6 +146,8 @@ impl Runtime {
         world::set_runtime(self.thread, std::ptr::null());
         self.collect_finished();
         world::set_tasklet(self.root().id(), std::ptr::null_mut());
+        // SAFETY: it runs, so what is saved of it is stale, and must not be taken for its own (K2).
+        unsafe { self.root().saved().write(tstate::Saved::running()) };
         world().remove_thread(self.thread);
         // SAFETY: leaked from a box in `create`; no other reference is used after this (RUNTIME, RUNTIMES are cleared).
         drop(unsafe { Box::from_raw(std::ptr::from_ref(self).cast_mut()) });
@@ -333,6 +336,11 @@ impl Runtime {
             None => Ok(()),
             Some(exception) => Err(exception.restore()),
         }
+    }
+
+    /// Has a reference dropped by the tasklet that runs next.
+    pub(crate) fn drop_later(&self, object: Option<Obj>) {
+        self.finished.borrow_mut().extend(object);
     }
 
     /// Drops the scheduler's references to tasklets that have finished; their finalisers may run.

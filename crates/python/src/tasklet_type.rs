@@ -8,6 +8,7 @@ use pyo3_ffi::PyObject;
 
 use crate::args::{Args, attribute, given, make_type, method, table};
 use crate::body::tasklet_exit;
+use crate::hooks;
 use crate::object::{
     Exc, Obj, PyResult, Raised, boundary, clear_error, runtime_error, status_boundary, type_error, write_unraisable,
 };
@@ -15,7 +16,6 @@ use crate::runtime::Runtime;
 use crate::tasklet::{Carried, Phase, Tasklet};
 use crate::tstate::{self, Identity, Saved};
 use crate::world::{self, GilCell, world};
-use crate::hooks;
 
 static TYPE: GilCell<Option<Obj>> = GilCell::new(None);
 
@@ -136,7 +136,11 @@ unsafe extern "C" fn slot_init(slf: *mut PyObject, args: *mut PyObject, kwargs: 
 
 // ---- garbage and death -----------------------------------------------------------------------------------------------
 
-unsafe extern "C" fn slot_traverse(slf: *mut PyObject, visit: ffi::visitproc, arg: *mut std::ffi::c_void) -> std::ffi::c_int {
+unsafe extern "C" fn slot_traverse(
+    slf: *mut PyObject,
+    visit: ffi::visitproc,
+    arg: *mut std::ffi::c_void,
+) -> std::ffi::c_int {
     let tasklet = of(slf);
     let visit_one = |object: *mut PyObject| {
         // SAFETY: the collector's own function and argument, with a valid object.
@@ -301,8 +305,8 @@ fn check_runnable(tasklet: &Tasklet, action: &str) -> PyResult<()> {
     if matches!(world().state(tasklet.id()), State::Blocked(..)) {
         return Err(runtime_error(&format!("You cannot {action} a blocked tasklet")));
     }
-    if tasklet.phase() == Phase::Lost {
-        return Err(runtime_error("this tasklet's thread is gone: it can never run again"));
+    if tasklet.phase() == Phase::Lost || world().thread_of(tasklet.id()).is_none() {
+        return Err(runtime_error("tasklet has no thread"));
     }
     let runs = Runtime::current().is_some_and(|runtime| std::ptr::eq(runtime.me(), tasklet));
     if !tasklet.alive() && !runs && !is_main(tasklet) {
@@ -331,7 +335,9 @@ fn remove(args: Args) -> PyResult<Obj> {
     let state = world().state(tasklet.id());
     match state {
         State::Blocked(..) => return Err(runtime_error("You cannot remove a blocked tasklet.")),
-        State::Parked => return Err(runtime_error("You cannot remove a tasklet that waits for input, output or time.")),
+        State::Parked => {
+            return Err(runtime_error("You cannot remove a tasklet that waits for input, output or time."));
+        }
         State::Idle => {}
         State::Queued => {
             world().remove(tasklet.id());
@@ -352,7 +358,7 @@ fn run(args: Args) -> PyResult<Obj> {
         return Err(runtime_error("You cannot run a tasklet that waits for input, output or time"));
     }
     world::make_runnable(tasklet);
-    if world().thread_of(tasklet.id()) == runtime.thread() {
+    if world().thread_of(tasklet.id()) == Some(runtime.thread()) {
         world().make_head(tasklet.id());
         runtime.switch()?;
     }
@@ -374,10 +380,18 @@ pub(crate) fn throw(tasklet: &Tasklet, exception: Exc, pending: bool) -> PyResul
         }
         return Err(runtime_error("You cannot throw to a dead tasklet"));
     }
+    if world().thread_of(tasklet.id()).is_none() {
+        if exception.is(tasklet_exit()) {
+            tasklet.unbind();
+            tasklet.set_phase(Phase::Unbound);
+            return Ok(());
+        }
+        return Err(runtime_error("tasklet has no thread"));
+    }
     let keep = tasklet.object();
     drop(tasklet.pending.replace(Some(exception)));
     world::make_runnable(tasklet);
-    if !pending && world().thread_of(tasklet.id()) == runtime.thread() {
+    if !pending && world().thread_of(tasklet.id()) == Some(runtime.thread()) {
         world().make_head(tasklet.id());
         runtime.switch()?;
     }
@@ -426,11 +440,13 @@ fn raise_exception(args: Args) -> PyResult<Obj> {
 
 fn is_main(tasklet: &Tasklet) -> bool {
     let world = world();
-    world.main(world.thread_of(tasklet.id())) == tasklet.id()
+    world.thread_of(tasklet.id()).is_some_and(|thread| world.main(thread) == tasklet.id())
 }
 
 fn get_alive(slf: *mut PyObject) -> PyResult<Obj> {
-    Ok(Obj::bool(of(slf).alive() || (is_main(of(slf)) && of(slf).phase() != Phase::Lost)))
+    let tasklet = of(slf);
+    let homeless = world().thread_of(tasklet.id()).is_none();
+    Ok(Obj::bool(!homeless && (tasklet.alive() || (is_main(tasklet) && tasklet.phase() != Phase::Lost))))
 }
 
 fn get_blocked(slf: *mut PyObject) -> PyResult<Obj> {
@@ -454,14 +470,15 @@ fn get_is_current(slf: *mut PyObject) -> PyResult<Obj> {
 }
 
 fn runs(tasklet: &Tasklet) -> bool {
-    world::runtime_of(world().thread_of(tasklet.id())).is_some_and(|runtime| std::ptr::eq(runtime.me(), tasklet))
+    let thread = world().thread_of(tasklet.id());
+    thread.and_then(world::runtime_of).is_some_and(|runtime| std::ptr::eq(runtime.me(), tasklet))
 }
 
 fn get_frame(slf: *mut PyObject) -> PyResult<Obj> {
     let tasklet = of(slf);
     let Some(runtime) = Runtime::current() else { return Ok(Obj::none()) };
     // Bound first: the world must not be borrowed while the frame object is made.
-    let own_thread = world().thread_of(tasklet.id()) == runtime.thread();
+    let own_thread = world().thread_of(tasklet.id()) == Some(runtime.thread());
     if !own_thread {
         return Ok(Obj::none());
     }
@@ -543,6 +560,11 @@ unsafe extern "C" fn slot_repr(slf: *mut PyObject) -> *mut PyObject {
 /// # Errors
 /// `MemoryError`.
 pub(crate) fn define() -> PyResult<Obj> {
+    // A module that is imported again must not get another type: tasklets of the first may live.
+    let known = TYPE.get().clone();
+    if let Some(known) = known {
+        return Ok(known);
+    }
     let methods = table(
         vec![
             method!(c"bind", bind, c"bind(func=None, args=None, kwargs=None)\n--\n\nSet the function, and with args or kwargs make the tasklet ready to run. Never switches. Returns the tasklet."),

@@ -221,7 +221,13 @@ impl Saved {
     /// # Safety
     /// `reserved` points to [`RESERVE`] writable bytes, aligned to 16, that live as long as the tasklet runs. `context` is
     /// an owned reference or null and moves in. T2 for `ts`.
-    pub(crate) unsafe fn fresh(ts: *mut PyThreadState, reserved: *mut u8, low: usize, high: usize, context: *mut PyObject) -> Saved {
+    pub(crate) unsafe fn fresh(
+        ts: *mut PyThreadState,
+        reserved: *mut u8,
+        low: usize,
+        high: usize,
+        context: *mut PyObject,
+    ) -> Saved {
         let mut saved = Saved::running();
         saved.depth_cap = if cfg!(Py_3_12) { i32::MAX } else { levels(high - low) };
         saved.context = context;
@@ -270,7 +276,11 @@ impl Saved {
         #[cfg(not(Py_3_13))]
         // SAFETY: a saved C frame lies on the tasklet's stack, which is kept.
         unsafe {
-            if self.cframe.is_null() { null_mut() } else { self.cframe.cast::<u8>().add(offset::CFRAME_FRAME).cast::<Word>().read() }
+            if self.cframe.is_null() {
+                null_mut()
+            } else {
+                self.cframe.cast::<u8>().add(offset::CFRAME_FRAME).cast::<Word>().read()
+            }
         }
     }
 

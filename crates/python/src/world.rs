@@ -76,7 +76,7 @@ pub(crate) fn tasklets_of(thread: ThreadId) -> Vec<&'static Tasklet> {
     // SAFETY: as in `tasklet`.
     let all = all.into_iter().map(|tasklet| unsafe { &*tasklet });
     let world = world();
-    all.filter(|tasklet| world.thread_of(tasklet.id()) == thread).collect()
+    all.filter(|tasklet| world.thread_of(tasklet.id()) == Some(thread)).collect()
 }
 
 /// Says which runtime drives `thread`; null takes it back.
@@ -146,7 +146,7 @@ impl Token {
 
 /// Wakes the thread of `tasklet` if it is another one than the caller's: its queue has changed.
 pub(crate) fn wake_thread_of(tasklet: &Tasklet) {
-    let thread = world().thread_of(tasklet.id());
+    let Some(thread) = world().thread_of(tasklet.id()) else { return };
     if Runtime::current().is_some_and(|runtime| runtime.thread() == thread) {
         return;
     }
@@ -155,11 +155,11 @@ pub(crate) fn wake_thread_of(tasklet: &Tasklet) {
     }
 }
 
-/// Takes a waiting or paused tasklet out of where it is and queues it.
+/// Takes a waiting or paused tasklet out of where it is and queues it; one whose thread has ended stays as it is.
 pub(crate) fn make_runnable(tasklet: &Tasklet) {
     {
         let mut world = world();
-        if world.state(tasklet.id()) == State::Queued {
+        if world.state(tasklet.id()) == State::Queued || world.thread_of(tasklet.id()).is_none() {
             return;
         }
         world.remove(tasklet.id());

@@ -117,36 +117,39 @@ impl World {
     ///
     /// `caller` must be running. The value itself is the caller's business: hand it over before switching.
     pub fn exchange(&mut self, channel: ChannelId, caller: TaskletId, direction: Direction) -> Exchange {
-        let Some(partner) = self.partner(channel, direction) else {
+        let place = &mut self.channels[channel.index()];
+        let Some(partner) = place.waiters.head.filter(|_| place.direction != Some(direction)) else {
             return Exchange::WouldBlock;
         };
-        self.remove(partner);
-        let thread = self.thread_of(caller);
-        if self.thread_of(partner) != thread {
-            self.insert(partner);
-            return Exchange::Remote(partner);
-        }
-        let Channel { preference, schedule_all, .. } = self.channels[channel.index()];
-        if schedule_all {
-            self.insert(partner);
-            self.rotate(thread);
+        let (preference, schedule_all) = (place.preference, place.schedule_all);
+        place.waiters.unlink(&mut self.nodes, partner);
+        let node = &mut self.nodes[partner.index()];
+        node.state = State::Queued;
+        let home = node.thread;
+        let thread = self.nodes[caller.index()].thread;
+        let ring = &mut self.threads[home.expect("a waiter has a thread").index()].ring;
+        if home != thread {
+            ring.push_back(&mut self.nodes, partner);
+            Exchange::Remote(partner)
+        } else if schedule_all {
+            ring.push_back(&mut self.nodes, partner);
+            self.rotate(thread.expect("a running tasklet has a thread"));
             Exchange::Yield(partner)
         } else if preference == -direction.sign() {
-            self.insert_next(partner);
-            self.rotate(thread);
+            ring.push_second(&mut self.nodes, partner);
+            ring.head = Some(partner);
             Exchange::SwitchTo(partner)
         } else {
-            self.insert(partner);
+            ring.push_back(&mut self.nodes, partner);
             Exchange::Continue(partner)
         }
     }
 
     /// Takes the running `caller` out of the ring and queues it on the channel.
     ///
-    /// # Panics
-    /// If a partner waits on the other side; [`World::exchange`] comes first.
+    /// No partner may wait on the other side: [`World::exchange`] comes first.
     pub fn block(&mut self, channel: ChannelId, caller: TaskletId, direction: Direction) {
-        assert!(self.partner(channel, direction).is_none(), "blocked although a partner waits");
+        debug_assert!(self.partner(channel, direction).is_none(), "blocked although a partner waits");
         self.remove(caller);
         let place = &mut self.channels[channel.index()];
         place.direction = Some(direction);

@@ -1,6 +1,11 @@
 //! The run queue of a thread: queueing, pausing, parking.
 
-use crate::world::{State, TaskletId, ThreadId, World};
+use crate::world::{Node, State, TaskletId, ThreadId, World};
+
+/// The thread of a tasklet that is about to be in its ring.
+fn home(node: &Node) -> ThreadId {
+    node.thread.expect("a tasklet whose thread has ended cannot be queued")
+}
 
 impl World {
     /// The tasklet that runs now or, when the running one has just left the ring, runs next.
@@ -26,14 +31,14 @@ impl World {
     /// Queues an idle or parked tasklet at the end; one that is queued keeps its place.
     ///
     /// # Panics
-    /// If it is blocked on a channel: it has to be taken out first ([`World::remove`]).
+    /// If it is blocked on a channel: it has to be taken out first ([`World::remove`]). If its thread has ended.
     pub fn insert(&mut self, tasklet: TaskletId) {
         let node = &mut self.nodes[tasklet.index()];
         match node.state {
             State::Queued => {}
             State::Idle | State::Parked => {
                 node.state = State::Queued;
-                let thread = node.thread.index();
+                let thread = home(node).index();
                 self.threads[thread].ring.push_back(&mut self.nodes, tasklet);
             }
             State::Blocked(..) => panic!("a blocked tasklet cannot be queued"),
@@ -42,10 +47,13 @@ impl World {
 
     /// Queues an idle or parked tasklet right behind the running one.
     pub fn insert_next(&mut self, tasklet: TaskletId) {
-        self.remove(tasklet);
+        debug_assert!(
+            matches!(self.state(tasklet), State::Idle | State::Parked),
+            "only what is in no list can be queued"
+        );
         let node = &mut self.nodes[tasklet.index()];
         node.state = State::Queued;
-        let thread = node.thread.index();
+        let thread = home(node).index();
         self.threads[thread].ring.push_second(&mut self.nodes, tasklet);
     }
 
@@ -55,7 +63,7 @@ impl World {
         match node.state {
             State::Idle | State::Parked => {}
             State::Queued => {
-                let thread = node.thread.index();
+                let thread = home(node).index();
                 self.threads[thread].ring.unlink(&mut self.nodes, tasklet);
             }
             State::Blocked(channel, _) => {
@@ -93,7 +101,7 @@ impl World {
     /// An idle or parked tasklet is queued at the end first, so the former head runs right after it.
     pub fn make_head(&mut self, tasklet: TaskletId) {
         self.insert(tasklet);
-        let thread = self.nodes[tasklet.index()].thread.index();
+        let thread = home(&self.nodes[tasklet.index()]).index();
         self.threads[thread].ring.head = Some(tasklet);
     }
 

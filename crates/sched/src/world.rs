@@ -62,7 +62,8 @@ pub(crate) struct Node {
     pub(crate) next: TaskletId,
     pub(crate) prev: TaskletId,
     pub(crate) state: State,
-    pub(crate) thread: ThreadId,
+    /// `None` once the thread has ended.
+    pub(crate) thread: Option<ThreadId>,
 }
 
 #[derive(Debug)]
@@ -97,22 +98,23 @@ impl World {
         (thread, main)
     }
 
-    /// Forgets a thread. Its tasklets must have been removed before, all but the main one, which goes with it.
-    ///
-    /// # Panics
-    /// If other tasklets are still in the thread's ring.
+    /// Forgets a thread and its main tasklet. Other tasklets of it are left without a thread, in no list.
     pub fn remove_thread(&mut self, thread: ThreadId) {
         let main = self.main(thread);
-        self.remove(main);
-        assert_eq!(self.threads[thread.index()].ring.len, 0, "a thread was removed before its tasklets");
-        self.remove_tasklet(main);
+        let orphans: Vec<usize> =
+            self.nodes.iter().filter(|(_, node)| node.thread == Some(thread)).map(|(index, _)| index).collect();
+        for index in orphans {
+            self.remove(TaskletId::from_index(index));
+            self.nodes[index].thread = None;
+        }
+        self.nodes.remove(main.index());
         self.threads.remove(thread.index());
     }
 
     /// Adds an idle tasklet that belongs to `thread`.
     pub fn add_tasklet(&mut self, thread: ThreadId) -> TaskletId {
         let id = TaskletId::from_index(self.nodes.vacant_key());
-        self.nodes.insert(Node { next: id, prev: id, state: State::Idle, thread });
+        self.nodes.insert(Node { next: id, prev: id, state: State::Idle, thread: Some(thread) });
         id
     }
 
@@ -127,8 +129,8 @@ impl World {
         self.nodes[tasklet.index()].state
     }
 
-    /// The thread that `tasklet` belongs to.
-    pub fn thread_of(&self, tasklet: TaskletId) -> ThreadId {
+    /// The thread that `tasklet` belongs to, unless that has ended.
+    pub fn thread_of(&self, tasklet: TaskletId) -> Option<ThreadId> {
         self.nodes[tasklet.index()].thread
     }
 

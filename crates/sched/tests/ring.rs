@@ -66,10 +66,15 @@ fn removed_tasklet_leaves_the_ring_closed() {
 }
 
 #[test]
-fn a_thread_goes_once_its_tasklets_are_gone() {
-    let (mut world, thread, _, t) = world_with(1);
-    world.remove_tasklet(t[0]);
+fn the_end_of_a_thread_leaves_its_tasklets_idle_and_homeless() {
+    let (mut world, thread, _, t) = world_with(2);
+    let channel = world.add_channel();
+    world.make_head(t[1]);
+    world.block(channel, t[1], lissom_sched::Direction::Send);
     world.remove_thread(thread);
-    let (again, _) = world.add_thread();
-    assert_eq!(again, thread);
+    assert_eq!(world.balance(channel), 0);
+    assert_eq!(t.iter().map(|&t| (world.state(t), world.thread_of(t))).collect::<Vec<_>>(), [(State::Idle, None); 2]);
+    let (again, main) = world.add_thread();
+    assert_eq!((again, world.ring(again).collect::<Vec<_>>()), (thread, vec![main]));
+    world.remove_tasklet(t[0]);
 }

@@ -57,9 +57,8 @@ impl Address {
         let start = std::mem::offset_of!(libc::sockaddr_un, sun_path);
         let length = (self.length as usize).saturating_sub(start);
         // SAFETY: the kernel has written that many bytes of the name.
-        let name = unsafe {
-            std::slice::from_raw_parts(std::ptr::from_ref(&self.storage).cast::<u8>().add(start), length)
-        };
+        let name =
+            unsafe { std::slice::from_raw_parts(std::ptr::from_ref(&self.storage).cast::<u8>().add(start), length) };
         if name.first() == Some(&0) {
             return Obj::bytes(name);
         }

@@ -43,7 +43,8 @@ pub(crate) type Wrapper = fn(&Call) -> PyResult<Obj>;
 type Cfunction = unsafe extern "C" fn(*mut PyObject, *mut PyObject) -> *mut PyObject;
 type WithKeywords = unsafe extern "C" fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
 type Fast = unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, ffi::Py_ssize_t) -> *mut PyObject;
-type FastKeywords = unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, ffi::Py_ssize_t, *mut PyObject) -> *mut PyObject;
+type FastKeywords =
+    unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, ffi::Py_ssize_t, *mut PyObject) -> *mut PyObject;
 type Method = unsafe extern "C" fn(
     *mut PyObject,
     *mut PyObject,
@@ -66,7 +67,9 @@ unsafe fn original(slot: &Slot, slf: *mut PyObject, raw: Raw) -> *mut PyObject {
             Raw::Keywords(args, kwargs) => {
                 std::mem::transmute::<*mut std::ffi::c_void, WithKeywords>(function)(slf, args, kwargs)
             }
-            Raw::Fast(values, count) => std::mem::transmute::<*mut std::ffi::c_void, Fast>(function)(slf, values, count),
+            Raw::Fast(values, count) => {
+                std::mem::transmute::<*mut std::ffi::c_void, Fast>(function)(slf, values, count)
+            }
             Raw::FastKeywords(values, count, names) => {
                 std::mem::transmute::<*mut std::ffi::c_void, FastKeywords>(function)(slf, values, count, names)
             }
@@ -77,17 +80,35 @@ unsafe fn original(slot: &Slot, slf: *mut PyObject, raw: Raw) -> *mut PyObject {
     }
 }
 
+unsafe extern "C" {
+    /// `Include/cpython/pystate.h`: the thread state in use, or null. Renamed in 3.13.
+    #[cfg_attr(not(Py_3_13), link_name = "_PyThreadState_UncheckedGet")]
+    fn PyThreadState_GetUnchecked() -> *mut ffi::PyThreadState;
+}
+
 /// On a thread without a scheduler the original is called; else the wrapper decides.
+///
+/// Method definitions are shared by all interpreters of the process, but a scheduler belongs to one thread state.
 fn dispatch(slot: &'static Slot, wrapper: Wrapper, slf: *mut PyObject, raw: Raw) -> *mut PyObject {
+    // SAFETY: reads a thread-local.
+    let ts = unsafe { PyThreadState_GetUnchecked() };
     match Runtime::current() {
-        None => {
+        Some(runtime) if runtime.tstate() == ts => boundary(|| wrapper(&Call { slf, raw, slot, runtime })),
+        _ => {
             // SAFETY: the entry that was called is the one that fits.
             let result = unsafe { original(slot, slf, raw) };
-            slot.observe(result);
+            if in_main_interpreter() {
+                slot.called(slf, result);
+            }
             result
         }
-        Some(runtime) => boundary(|| wrapper(&Call { slf, raw, slot, runtime })),
     }
+}
+
+/// Whether the caller runs in the interpreter whose lock guards our tables.
+pub(crate) fn in_main_interpreter() -> bool {
+    // SAFETY: the GIL of some interpreter is held.
+    unsafe { ffi::PyInterpreterState_Get() == ffi::PyInterpreterState_Main() }
 }
 
 /// The entries of one hook, one for each signature.
@@ -121,7 +142,12 @@ impl Entries {
 
 /// # Safety
 /// Called by the interpreter with the arguments of the signature.
-pub(crate) unsafe fn enter_one(slot: &'static Slot, wrapper: Wrapper, slf: *mut PyObject, arg: *mut PyObject) -> *mut PyObject {
+pub(crate) unsafe fn enter_one(
+    slot: &'static Slot,
+    wrapper: Wrapper,
+    slf: *mut PyObject,
+    arg: *mut PyObject,
+) -> *mut PyObject {
     dispatch(slot, wrapper, slf, Raw::One(arg))
 }
 
@@ -191,7 +217,11 @@ macro_rules! hook {
             // SAFETY: see above.
             unsafe { call::enter_keywords(&SLOT, $wrapper, slf, args, kwargs) }
         }
-        unsafe extern "C" fn fast(slf: *mut PyObject, values: *const *mut PyObject, count: Py_ssize_t) -> *mut PyObject {
+        unsafe extern "C" fn fast(
+            slf: *mut PyObject,
+            values: *const *mut PyObject,
+            count: Py_ssize_t,
+        ) -> *mut PyObject {
             // SAFETY: see above.
             unsafe { call::enter_fast(&SLOT, $wrapper, slf, values, count) }
         }
@@ -282,7 +312,9 @@ impl Call {
             // SAFETY: within the tuple.
             Raw::One(tuple) | Raw::Keywords(tuple, _) => unsafe { ffi::PyTuple_GetItem(tuple, index as isize) },
             // SAFETY: within the vector.
-            Raw::Fast(values, _) | Raw::FastKeywords(values, ..) | Raw::Method(_, values, ..) => unsafe { *values.add(index) },
+            Raw::Fast(values, _) | Raw::FastKeywords(values, ..) | Raw::Method(_, values, ..) => unsafe {
+                *values.add(index)
+            },
         })
     }
 
@@ -327,7 +359,11 @@ impl Call {
                     // SAFETY: as above.
                     unsafe {
                         let name = ffi::PyTuple_GetItem(names, index);
-                        crate::object::check(ffi::PyDict_SetItem(dict.ptr(), name, *values.add((count + index) as usize)))?;
+                        crate::object::check(ffi::PyDict_SetItem(
+                            dict.ptr(),
+                            name,
+                            *values.add((count + index) as usize),
+                        ))?;
                     }
                 }
                 Some(dict)

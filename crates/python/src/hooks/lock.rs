@@ -13,11 +13,11 @@ use super::call::{Call, hook};
 use super::dealloc::{Original, Watched};
 use super::slot::{Hook, Owner};
 use super::waiters;
+use crate::jobs;
 use crate::object::{Obj, PyResult, Raised, clear_error, error_is_set};
 use crate::runtime::deadline_in;
 use crate::tasklet::Why;
 use crate::world::GilCell;
-use crate::jobs;
 
 const LOCK: Owner = Owner::Type(c"_thread", c"LockType");
 
@@ -144,8 +144,8 @@ pub(super) fn table() -> Vec<Hook> {
         hook!(LOCK, c"acquire", acquire),
         hook!(LOCK, c"acquire_lock", acquire),
         hook!(LOCK, c"__enter__", enter),
-        hook!(LOCK, c"release", release),
-        hook!(LOCK, c"release_lock", release),
-        hook!(LOCK, c"__exit__", release),
+        hook!(LOCK, c"release", release).changes(waiters::wake_one),
+        hook!(LOCK, c"release_lock", release).changes(waiters::wake_one),
+        hook!(LOCK, c"__exit__", release).changes(waiters::wake_one),
     ]
 }

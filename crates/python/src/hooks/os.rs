@@ -49,7 +49,12 @@ fn kind(fd: i32) -> Kind {
 }
 
 /// Repeats `attempt` until it neither would block nor is interrupted. `Ok(None)` if the kernel cannot be asked that way.
-fn until_done(runtime: &Runtime, fd: i32, interest: Interest, mut attempt: impl FnMut() -> isize) -> PyResult<Option<usize>> {
+fn until_done(
+    runtime: &Runtime,
+    fd: i32,
+    interest: Interest,
+    mut attempt: impl FnMut() -> isize,
+) -> PyResult<Option<usize>> {
     loop {
         let count = attempt();
         if count >= 0 {

@@ -6,7 +6,7 @@ use super::call::{Call, hook};
 use super::slot::{Hook, Owner};
 use super::waiters;
 use crate::args::given;
-use crate::object::{Obj, PyResult, error_is_set, clear_error};
+use crate::object::{Obj, PyResult, clear_error, error_is_set};
 use crate::runtime::deadline_in;
 use crate::tasklet::Why;
 
@@ -57,5 +57,9 @@ fn put(call: &Call) -> PyResult<Obj> {
 
 pub(super) fn table() -> Vec<Hook> {
     let queue = Owner::Type(c"_queue", c"SimpleQueue");
-    vec![hook!(queue, c"get", get), hook!(queue, c"put", put), hook!(queue, c"put_nowait", put)]
+    vec![
+        hook!(queue, c"get", get),
+        hook!(queue, c"put", put).changes(waiters::wake_one),
+        hook!(queue, c"put_nowait", put).changes(waiters::wake_one),
+    ]
 }

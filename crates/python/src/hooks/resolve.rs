@@ -30,7 +30,9 @@ pub(super) fn is_numeric(host: *mut PyObject) -> bool {
             return true;
         };
         let Ok(text) = text.map_err(|Raised| clear_error()) else { return true };
-        text.is_empty() || text == "<broadcast>" || text.split('%').next().is_some_and(|host| host.parse::<IpAddr>().is_ok())
+        text.is_empty()
+            || text == "<broadcast>"
+            || text.split('%').next().is_some_and(|host| host.parse::<IpAddr>().is_ok())
     }
 }
 

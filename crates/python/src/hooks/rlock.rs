@@ -207,11 +207,11 @@ pub(super) fn table() -> Vec<Hook> {
     vec![
         hook!(RLOCK, c"acquire", acquire),
         hook!(RLOCK, c"__enter__", enter),
-        hook!(RLOCK, c"release", release),
-        hook!(RLOCK, c"__exit__", release),
+        hook!(RLOCK, c"release", release).changes(waiters::wake_one),
+        hook!(RLOCK, c"__exit__", release).changes(waiters::wake_one),
         hook!(RLOCK, c"_is_owned", is_owned),
         hook!(RLOCK, c"_recursion_count", recursion_count),
-        hook!(RLOCK, c"_release_save", release_save),
+        hook!(RLOCK, c"_release_save", release_save).changes(waiters::wake_one),
         hook!(RLOCK, c"_acquire_restore", acquire_restore),
         hook!(RLOCK, c"_at_fork_reinit", at_fork_reinit),
     ]

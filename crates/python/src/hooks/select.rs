@@ -4,6 +4,8 @@
 //! The originals' own look is level-triggered, and so is every wait here: descriptors are registered afresh each time,
 //! as nobody says when they are closed.
 
+use std::collections::HashSet;
+
 use lissom_proactor::Interest;
 use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
@@ -11,10 +13,10 @@ use pyo3_ffi::PyObject;
 use super::call::{Call, hook};
 use super::slot::{Hook, Owner};
 use crate::args::given;
-use crate::object::{Obj, PyResult, Raised, clear_error, error_is_set, runtime_error};
+use crate::object::{Obj, PyResult, Raised, check, clear_error, error_is_set, runtime_error};
 use crate::runtime::{Runtime, deadline_in, now};
 use crate::tasklet::Why;
-use crate::world::Wake;
+use crate::world::{GilCell, Wake};
 
 const MODULE: Owner = Owner::Module(c"select");
 const POLL: Owner = Owner::TypeOf(c"select", c"poll");
@@ -33,7 +35,9 @@ fn patience(timeout: Option<*mut PyObject>, unit: f64) -> Option<Option<u64>> {
     if number < 0.0 {
         return Some(None);
     }
-    (number > 0.0 && number * unit <= 9.0e18).then(|| Some(deadline_in((number * unit).ceil() as u64)))
+    // The originals count milliseconds in a C int, and raise beyond.
+    (number > 0.0 && number * unit <= f64::from(i32::MAX) * 1e6)
+        .then(|| Some(deadline_in((number * unit).ceil() as u64)))
 }
 
 /// Repeats `attempt`, which looks without waiting, until it has found something or the time is over.
@@ -67,42 +71,86 @@ fn is_filled(list: &Obj) -> PyResult<bool> {
     Ok(unsafe { ffi::PyList_Size(list.ptr()) } > 0)
 }
 
-/// `select(rlist, wlist, xlist, timeout=None)`.
-fn select(call: &Call) -> PyResult<Obj> {
-    let (Some(read), Some(write), Some(except)) = (call.arg(0), call.arg(1), call.arg(2)) else { return call.original() };
-    let Some(deadline) = patience(call.arg(3), 1e9) else { return call.original() };
-    // The sequences are taken apart once: they may be iterators.
-    let mut lists = Vec::new();
-    let mut fds = Vec::new();
-    for (list, interest) in [(read, Interest::READ), (write, Interest::WRITE), (except, Interest::PRIORITY)] {
-        // SAFETY: a valid argument.
-        let Ok(sequence) = Obj::owned(unsafe { ffi::PySequence_List(list) }) else {
+/// One list of `select`: the objects, and their descriptors.
+struct Watched {
+    objects: Vec<(Obj, i32)>,
+    /// The same descriptors, as numbers that the original need not ask the objects for.
+    numbers: Obj,
+}
+
+impl Watched {
+    /// Walks the sequence as the original does: `fileno()` is called once per object and may change the list.
+    fn of(list: *mut PyObject) -> PyResult<Option<Watched>> {
+        // SAFETY: a valid argument and a text.
+        let Ok(sequence) = Obj::owned(unsafe { ffi::PySequence_Fast(list, c"not a sequence".as_ptr()) }) else {
             clear_error();
-            return call.original();
+            return Ok(None);
         };
-        // SAFETY: a list; items are borrowed while it is held.
-        for index in 0..unsafe { ffi::PyList_Size(sequence.ptr()) } {
-            // SAFETY: within the list.
-            let fd = unsafe { ffi::PyObject_AsFileDescriptor(ffi::PyList_GetItem(sequence.ptr(), index)) };
+        // SAFETY: the GIL is held.
+        let numbers = Obj::owned(unsafe { ffi::PyList_New(0) })?;
+        let mut objects = Vec::new();
+        // SAFETY: a list or tuple, whose size is read again each time.
+        while (objects.len() as isize) < unsafe { ffi::PySequence_Size(sequence.ptr()) } {
+            // SAFETY: within the sequence, as just seen.
+            let object = Obj::owned(unsafe { ffi::PySequence_GetItem(sequence.ptr(), objects.len() as isize) })?;
+            // SAFETY: a valid reference.
+            let fd = unsafe { ffi::PyObject_AsFileDescriptor(object.ptr()) };
             if fd < 0 {
                 return Err(Raised);
             }
-            fds.push((fd, interest));
+            let number = Obj::int(i64::from(fd))?;
+            // SAFETY: valid references.
+            check(unsafe { ffi::PyList_Append(numbers.ptr(), number.ptr()) })?;
+            objects.push((object, fd));
         }
-        lists.push(sequence);
+        Ok(Some(Watched { objects, numbers }))
     }
-    let zero = Obj::int(0)?;
-    let values = [lists[0].ptr(), lists[1].ptr(), lists[2].ptr(), zero.ptr()];
-    let found = |result: &Obj| {
-        for index in 0..3 {
-            // SAFETY: a tuple of three lists.
-            if is_filled(&Obj::borrowed(unsafe { ffi::PyTuple_GetItem(result.ptr(), index) }))? {
-                return Ok(true);
+
+    /// The objects whose descriptors are in `ready`, a list of numbers in the order of the objects.
+    fn among(&self, ready: *mut PyObject) -> PyResult<Obj> {
+        // SAFETY: the GIL is held.
+        let found = Obj::owned(unsafe { ffi::PyList_New(0) })?;
+        let mut rest = self.objects.iter();
+        // SAFETY: a list of numbers; borrowed items.
+        for index in 0..unsafe { ffi::PyList_Size(ready) } {
+            // SAFETY: as above.
+            let fd = Obj::borrowed(unsafe { ffi::PyList_GetItem(ready, index) }).to_i64()?;
+            if let Some((object, _)) = rest.find(|(_, own)| i64::from(*own) == fd) {
+                // SAFETY: valid references.
+                check(unsafe { ffi::PyList_Append(found.ptr(), object.ptr()) })?;
             }
         }
-        Ok(false)
+        Ok(found)
+    }
+}
+
+/// `select(rlist, wlist, xlist, timeout=None)`.
+fn select(call: &Call) -> PyResult<Obj> {
+    let (Some(read), Some(write), Some(except)) = (call.arg(0), call.arg(1), call.arg(2)) else {
+        return call.original();
     };
-    until_found(call.runtime, deadline, &fds, || call.original_with(&values), found)
+    let Some(deadline) = patience(call.arg(3), 1e9) else { return call.original() };
+    let mut watched = Vec::with_capacity(3);
+    let mut fds = Vec::new();
+    for (list, interest) in [(read, Interest::READ), (write, Interest::WRITE), (except, Interest::PRIORITY)] {
+        let Some(one) = Watched::of(list)? else { return call.original() };
+        fds.extend(one.objects.iter().map(|&(_, fd)| (fd, interest)));
+        watched.push(one);
+    }
+    let zero = Obj::int(0)?;
+    let values = [watched[0].numbers.ptr(), watched[1].numbers.ptr(), watched[2].numbers.ptr(), zero.ptr()];
+    // SAFETY: the original returns a tuple of three lists; borrowed.
+    let part = |result: &Obj, index| unsafe { ffi::PyTuple_GetItem(result.ptr(), index) };
+    let found = |result: &Obj| {
+        let filled = |index| is_filled(&Obj::borrowed(part(result, index)));
+        Ok(filled(0)? || filled(1)? || filled(2)?)
+    };
+    let result = until_found(call.runtime, deadline, &fds, || call.original_with(&values), found)?;
+    Obj::tuple([
+        watched[0].among(part(&result, 0))?,
+        watched[1].among(part(&result, 1))?,
+        watched[2].among(part(&result, 2))?,
+    ])
 }
 
 /// The dict of a poll object, descriptor to events: the first field behind the object header.
@@ -146,6 +194,9 @@ fn interest_of(events: i64) -> Interest {
     }
 }
 
+/// Poll objects in use: they serve one caller at a time, as the originals do.
+static WAITED_ON: GilCell<Option<HashSet<usize>>> = GilCell::new(None);
+
 /// `poll.poll(timeout=None)`, in milliseconds.
 fn poll(call: &Call) -> PyResult<Obj> {
     let Some(deadline) = patience(call.arg(0), 1e6) else { return call.original() };
@@ -160,7 +211,12 @@ fn poll(call: &Call) -> PyResult<Obj> {
         }
     }
     let zero = Obj::int(0)?;
-    until_found(call.runtime, deadline, &fds, || call.original_with(&[zero.ptr()]), is_filled)
+    if !WAITED_ON.get().get_or_insert_default().insert(call.slf as usize) {
+        return Err(runtime_error("concurrent poll() invocation"));
+    }
+    let result = until_found(call.runtime, deadline, &fds, || call.original_with(&[zero.ptr()]), is_filled);
+    WAITED_ON.get().get_or_insert_default().remove(&(call.slf as usize));
+    result
 }
 
 /// `epoll.poll(timeout=None, maxevents=-1)`, in seconds.

@@ -91,7 +91,11 @@ fn dispatcher() -> PyResult<Obj> {
     if let Some(dispatcher) = known {
         return Ok(dispatcher);
     }
-    let definition = Box::leak(Box::new(method!(c"signal_dispatcher", dispatch, c"Runs the program's handler in the main tasklet.")));
+    let definition = Box::leak(Box::new(method!(
+        c"signal_dispatcher",
+        dispatch,
+        c"Runs the program's handler in the main tasklet."
+    )));
     // SAFETY: a definition that lives for ever.
     let dispatcher = Obj::owned(unsafe { ffi::PyCFunction_New(definition, std::ptr::null_mut()) })?;
     *DISPATCHER.get() = Some(dispatcher.clone());
@@ -110,7 +114,8 @@ fn signal(call: &Call) -> PyResult<Obj> {
     let masked = if is_callable(&handler) { dispatcher()? } else { handler.clone() };
     let previous = call.original_with(&[signum, masked.ptr()])?;
     let signum = Obj::borrowed(signum).to_i64()?;
-    let known = if is_callable(&handler) { HANDLERS.get().insert(signum, handler) } else { HANDLERS.get().remove(&signum) };
+    let known =
+        if is_callable(&handler) { HANDLERS.get().insert(signum, handler) } else { HANDLERS.get().remove(&signum) };
     Ok(unmasked(previous, known))
 }
 

@@ -48,6 +48,7 @@ pub(crate) struct Slot {
     original: Cell<*mut c_void>,
     flags: Cell<c_int>,
     observer: Cell<Option<fn(*mut ffi::PyObject)>>,
+    change: Cell<Option<fn(*mut ffi::PyObject)>>,
 }
 
 // SAFETY: only the holder of the GIL touches it.
@@ -55,7 +56,13 @@ unsafe impl Sync for Slot {}
 
 impl Slot {
     pub(crate) const fn new() -> Slot {
-        Slot { definition: Cell::new(null_mut()), original: Cell::new(null_mut()), flags: Cell::new(0), observer: Cell::new(None) }
+        Slot {
+            definition: Cell::new(null_mut()),
+            original: Cell::new(null_mut()),
+            flags: Cell::new(0),
+            observer: Cell::new(None),
+            change: Cell::new(None),
+        }
     }
 
     /// The function that stood here before the hook.
@@ -64,12 +71,16 @@ impl Slot {
         self.original.get()
     }
 
-    /// Shows a result of the original, called on a thread without a scheduler, to whoever asked to see it.
-    pub(crate) fn observe(&self, result: *mut ffi::PyObject) {
-        if let Some(observer) = self.observer.get()
-            && !result.is_null()
-        {
+    /// After the original was called on a thread without a scheduler: tells those who asked to know.
+    pub(crate) fn called(&self, slf: *mut ffi::PyObject, result: *mut ffi::PyObject) {
+        if result.is_null() {
+            return;
+        }
+        if let Some(observer) = self.observer.get() {
             observer(result);
+        }
+        if let Some(change) = self.change.get() {
+            change(slf);
         }
     }
 
@@ -95,6 +106,12 @@ impl Hook {
         self
     }
 
+    /// Has `change` called with the object after calls on threads without a scheduler: tasklets may wait for it.
+    pub(crate) fn changes(self, change: fn(*mut ffi::PyObject)) -> Hook {
+        self.slot.change.set(Some(change));
+        self
+    }
+
     /// Puts the hook in place. A function that this interpreter does not have is left out.
     ///
     /// # Errors
@@ -109,7 +126,9 @@ impl Hook {
         let entry = self.entries.fitting(flags);
         if entry.is_null() {
             let name = self.name.to_string_lossy();
-            return Err(runtime_error(&format!("cannot hook {name}: its calling convention ({flags:#x}) is not known")));
+            return Err(runtime_error(&format!(
+                "cannot hook {name}: its calling convention ({flags:#x}) is not known"
+            )));
         }
         // SAFETY: as above; the pointer has the size of a function pointer.
         let place = unsafe { std::ptr::addr_of_mut!((*definition).ml_meth) }.cast::<*mut c_void>();

@@ -193,7 +193,8 @@ fn recv_through_scratch(operation: &mut Operation<'_>, room: usize) -> PyResult<
     });
     // SAFETY: the scratch buffer is never freed or resized again; between a successful `recv` and the copy below nothing
     // else runs on this thread.
-    let got = operation.until_done(Interest::READ, |fd| unsafe { libc::recv(fd, data.cast(), room, libc::MSG_DONTWAIT) })?;
+    let got =
+        operation.until_done(Interest::READ, |fd| unsafe { libc::recv(fd, data.cast(), room, libc::MSG_DONTWAIT) })?;
     operation.took(got, room);
     // SAFETY: that many bytes have been written.
     Obj::bytes(unsafe { std::slice::from_raw_parts(data, got) })
@@ -349,7 +350,9 @@ pub(super) fn watch_finalizers() -> PyResult<()> {
     let original = {
         let mut known = FINALIZER.get();
         // SAFETY: a type object.
-        *known.get_or_insert_with(|| unsafe { (*class.ptr().cast::<ffi::PyTypeObject>()).tp_finalize.expect("sockets have one") })
+        *known.get_or_insert_with(|| unsafe {
+            (*class.ptr().cast::<ffi::PyTypeObject>()).tp_finalize.expect("sockets have one")
+        })
     };
     let mut classes = vec![class];
     while let Some(class) = classes.pop() {

@@ -42,7 +42,8 @@ fn with_flags(call: &Call, interest: Interest, place: usize, name: &str, default
     let mut values: Vec<*mut PyObject> = Vec::with_capacity(call.len().max(place + 1));
     for index in 0..place {
         let keyword = names.get(index).copied().unwrap_or("");
-        match call.named(index, keyword).or_else(|| index.checked_sub(1).and_then(|i| defaults.get(i)).map(|d| d.ptr())) {
+        match call.named(index, keyword).or_else(|| index.checked_sub(1).and_then(|i| defaults.get(i)).map(|d| d.ptr()))
+        {
             Some(value) => values.push(value),
             None => return call.original(),
         }

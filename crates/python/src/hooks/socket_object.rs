@@ -82,15 +82,21 @@ pub(super) fn self_check() -> PyResult<()> {
     // SAFETY: a valid reference.
     let timeout = Obj::owned(unsafe { ffi::PyFloat_FromDouble(1.5) })?;
     let set_timeout = object.attr(c"settimeout")?;
-    let matches = fits && i64::from(socket.fd()) == fd && socket.family() == libc::AF_UNIX && socket.kind() == libc::SOCK_DGRAM && {
-        set_timeout.call([&timeout])?;
-        let timed = socket.timeout() == 1_500_000_000;
-        set_timeout.call([&Obj::none()])?;
-        timed && socket.timeout() < 0
-    };
+    let matches = fits
+        && i64::from(socket.fd()) == fd
+        && socket.family() == libc::AF_UNIX
+        && socket.kind() == libc::SOCK_DGRAM
+        && {
+            set_timeout.call([&timeout])?;
+            let timed = socket.timeout() == 1_500_000_000;
+            set_timeout.call([&Obj::none()])?;
+            timed && socket.timeout() < 0
+        };
     object.attr(c"close")?.call([])?;
     if matches {
         return Ok(());
     }
-    Err(runtime_error("cannot hook: socket objects of this interpreter are laid out in a way that lissom does not know"))
+    Err(runtime_error(
+        "cannot hook: socket objects of this interpreter are laid out in a way that lissom does not know",
+    ))
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
-use super::call::{Call, hook};
+use super::call::{Call, hook, in_main_interpreter};
 use super::dealloc::{Original, Watched};
 use super::lock;
 use super::slot::{Hook, Owner};
@@ -256,7 +256,9 @@ fn get_ident(call: &Call) -> PyResult<Obj> {
 static IDENT_GETTER: GilCell<Option<ffi::getter>> = GilCell::new(None);
 
 unsafe extern "C" fn get_handle_ident(slf: *mut PyObject, closure: *mut std::ffi::c_void) -> *mut PyObject {
-    if let Some(ident) = with_handle(slf, |entry| entry.ident) {
+    if in_main_interpreter()
+        && let Some(ident) = with_handle(slf, |entry| entry.ident)
+    {
         return boundary(|| Obj::uint(ident));
     }
     let getter = IDENT_GETTER.get().expect("set before this function was put in place");
@@ -290,6 +292,13 @@ pub(super) fn watch_ident() -> PyResult<()> {
     Ok(())
 }
 
+/// `_count()`: how many threads run besides the main one.
+fn count(call: &Call) -> PyResult<Obj> {
+    let real = call.original()?.to_i64()?;
+    let tasklets = ENDS.get().as_ref().map_or(0, HashMap::len);
+    Obj::int(real + tasklets as i64)
+}
+
 /// `threading.excepthook`: a tasklet that is ended at the end of the program ends silently.
 fn excepthook(call: &Call) -> PyResult<Obj> {
     if let Some(args) = call.arg(0)
@@ -318,6 +327,7 @@ pub(super) fn table() -> Vec<Hook> {
         hook!(MODULE, c"start_new", start_new_thread),
         hook!(MODULE, c"start_joinable_thread", start_joinable_thread),
         hook!(MODULE, c"get_ident", get_ident),
+        hook!(MODULE, c"_count", count),
         hook!(MODULE, c"_set_sentinel", set_sentinel).observed_by(lock::note_sentinel),
     ]
 }
