@@ -7,12 +7,15 @@
 use std::cell::Cell;
 
 use crate::object::{PyResult, Raised, write_unraisable};
+use crate::runtime::Runtime;
 use crate::world::GilCell;
 
 mod address;
 mod buffer;
+mod buffered;
 pub(crate) mod call;
 mod dealloc;
+mod file;
 mod lock;
 mod os;
 mod queue;
@@ -51,6 +54,8 @@ fn table() -> &'static [Hook] {
             rlock::table(),
             queue::table(),
             os::table(),
+            file::table(),
+            buffered::table(),
             signal::table(),
             thread::table(),
         ];
@@ -121,5 +126,6 @@ pub(crate) fn remove() {
 /// After `fork`, in the child: nobody else waits any more.
 pub(crate) fn after_fork() {
     waiters::clear();
+    buffered::after_fork(Runtime::current().map_or(0, |runtime| runtime.me().ptr() as usize));
     thread::after_fork();
 }

@@ -12,7 +12,7 @@ use super::call::{Call, hook};
 use super::slot::{Hook, Owner};
 use super::socket::{forget, integer, without_blocking};
 use crate::jobs;
-use crate::object::{Obj, PyResult, Raised, check, clear_error, os_error};
+use crate::object::{Obj, PyResult, Raised, check, clear_error, error_matches, os_error};
 use crate::runtime::Runtime;
 use crate::tasklet::Why;
 
@@ -25,7 +25,7 @@ fn descriptor(call: &Call, index: usize, name: &str) -> Option<i32> {
 
 /// What kind of file a descriptor is, for the question whether it can block.
 #[derive(PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     /// Nothing waits for it: a regular file, a directory, a block device, one in non-blocking mode, a bad descriptor.
     Plain,
     Socket,
@@ -33,7 +33,7 @@ enum Kind {
     Stream,
 }
 
-fn kind(fd: i32) -> Kind {
+pub(super) fn kind(fd: i32) -> Kind {
     // SAFETY: plain bytes, written by the call.
     let mut status: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: plain system calls; errors mean a bad descriptor.
@@ -75,10 +75,44 @@ fn until_done(
 }
 
 /// Whether poll(2) finds the condition, or an error that the original will report.
-fn is_ready(fd: i32, events: i16) -> bool {
+pub(super) fn is_ready(fd: i32, events: i16) -> bool {
     let mut poll = libc::pollfd { fd, events, revents: 0 };
     // SAFETY: one descriptor, no waiting.
     unsafe { libc::poll(&mut poll, 1, 0) != 0 }
+}
+
+/// At most `length` bytes from a descriptor that can block: what there is, empty at the end.
+///
+/// # Errors
+/// `OSError`, and what is thrown into the tasklet while it waits.
+pub(super) fn read_some(runtime: &Runtime, fd: i32, kind: &Kind, length: usize) -> PyResult<Obj> {
+    let bytes = NewBytes::with_room(length)?;
+    let data = bytes.data();
+    let part = libc::iovec { iov_base: data.cast(), iov_len: length };
+    let got = until_done(runtime, fd, Interest::READ, || match kind {
+        // SAFETY: writes at most `length` bytes.
+        Kind::Socket => unsafe { libc::recv(fd, data.cast(), length, libc::MSG_DONTWAIT) },
+        // SAFETY: as above.
+        _ => unsafe { libc::preadv2(fd, &part, 1, -1, libc::RWF_NOWAIT) },
+    })?;
+    if let Some(got) = got {
+        return bytes.finish(got);
+    }
+    wait_readable(runtime, fd)?;
+    // SAFETY: as above.
+    let got = until_done(runtime, fd, Interest::READ, || unsafe { libc::read(fd, data.cast(), length) })?;
+    bytes.finish(got.ok_or_else(|| os_error(libc::EINVAL))?)
+}
+
+/// Waits until poll(2) says that a read would not block.
+///
+/// # Errors
+/// What is thrown into the tasklet.
+pub(super) fn wait_readable(runtime: &Runtime, fd: i32) -> PyResult<()> {
+    while !is_ready(fd, libc::POLLIN) {
+        runtime.wait_ready(fd, Interest::READ, false, None)?;
+    }
+    Ok(())
 }
 
 /// `read(fd, length)`.
@@ -90,24 +124,7 @@ fn read(call: &Call) -> PyResult<Obj> {
     if kind == Kind::Plain || length < 0 {
         return call.original();
     }
-    let length = length as usize;
-    let bytes = NewBytes::with_room(length)?;
-    let data = bytes.data();
-    let part = libc::iovec { iov_base: data.cast(), iov_len: length };
-    let got = until_done(call.runtime, fd, Interest::READ, || match kind {
-        // SAFETY: writes at most `length` bytes.
-        Kind::Socket => unsafe { libc::recv(fd, data.cast(), length, libc::MSG_DONTWAIT) },
-        // SAFETY: as above.
-        _ => unsafe { libc::preadv2(fd, &part, 1, -1, libc::RWF_NOWAIT) },
-    })?;
-    if let Some(got) = got {
-        return bytes.finish(got);
-    }
-    drop(bytes);
-    while !is_ready(fd, libc::POLLIN) {
-        call.runtime.wait_ready(fd, Interest::READ, false, None)?;
-    }
-    call.original()
+    read_some(call.runtime, fd, &kind, length as usize)
 }
 
 /// `write(fd, data)`.
@@ -122,22 +139,31 @@ fn write(call: &Call) -> PyResult<Obj> {
         clear_error();
         return call.original();
     };
+    Obj::int(write_all(call.runtime, fd, &kind, &buffer)? as i64)
+}
+
+/// Writes all there is, as a blocking write does, to a descriptor that can block. Returns how much was written.
+///
+/// # Errors
+/// `OSError`, and what is thrown into the tasklet while it waits, if nothing has been written.
+pub(super) fn write_all(runtime: &Runtime, fd: i32, kind: &Kind, buffer: &Buffer) -> PyResult<usize> {
     let mut written = 0;
-    // A blocking write takes all there is.
     loop {
         // SAFETY: within the buffer.
         let (rest, len) = (unsafe { buffer.ptr().add(written) }, buffer.len() - written);
-        match write_some(call.runtime, fd, &kind, rest, len) {
+        match write_some(runtime, fd, kind, rest, len) {
             Ok(count) => {
                 written += count;
                 if written == buffer.len() || count == 0 {
-                    return Obj::int(written as i64);
+                    return Ok(written);
                 }
             }
-            // What has been written is reported; the error comes with the next call, as in the kernel.
-            Err(Raised) if written > 0 => {
+            // What has been written is reported; the error comes with the next call, as in the kernel. What was thrown
+            // into the tasklet is no error of the descriptor's and must not be lost.
+            // SAFETY: the interpreter keeps its exception classes for ever.
+            Err(Raised) if written > 0 && error_matches(unsafe { ffi::PyExc_OSError }) => {
                 clear_error();
-                return Obj::int(written as i64);
+                return Ok(written);
             }
             Err(Raised) => return Err(Raised),
         }
@@ -162,6 +188,24 @@ fn write_some(runtime: &Runtime, fd: i32, kind: &Kind, data: *const u8, len: usi
         })
     })?;
     sent.ok_or_else(|| os_error(libc::EINVAL))
+}
+
+/// `sendfile(out_fd, in_fd, offset, count)`: there is no flag for it, so the mode is changed for the time of the call.
+fn sendfile(call: &Call) -> PyResult<Obj> {
+    let Some(fd) = descriptor(call, 0, "out_fd") else { return call.original() };
+    if kind(fd) == Kind::Plain {
+        return call.original();
+    }
+    loop {
+        match without_blocking(fd, || call.original()) {
+            // SAFETY: the interpreter keeps its exception classes for ever.
+            Err(Raised) if error_matches(unsafe { ffi::PyExc_BlockingIOError }) => {
+                clear_error();
+                call.runtime.wait_ready(fd, Interest::WRITE, false, None)?;
+            }
+            result => return result,
+        }
+    }
 }
 
 // ---- processes -------------------------------------------------------------------------------------------------------
@@ -255,6 +299,7 @@ pub(super) fn table() -> Vec<Hook> {
     vec![
         hook!(MODULE, c"read", read),
         hook!(MODULE, c"write", write),
+        hook!(MODULE, c"sendfile", sendfile),
         hook!(MODULE, c"waitpid", waitpid),
         hook!(MODULE, c"wait", wait),
         hook!(MODULE, c"wait3", wait3),

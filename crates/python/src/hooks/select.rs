@@ -40,6 +40,14 @@ fn patience(timeout: Option<*mut PyObject>, unit: f64) -> Option<Option<u64>> {
         .then(|| Some(deadline_in((number * unit).ceil() as u64)))
 }
 
+fn is_negative(number: &Obj) -> bool {
+    // SAFETY: a valid reference.
+    let negative = unsafe { ffi::PyFloat_AsDouble(number.ptr()) } < 0.0;
+    // What is no number is judged later.
+    clear_error();
+    negative
+}
+
 /// Repeats `attempt`, which looks without waiting, until it has found something or the time is over.
 fn until_found(
     runtime: &Runtime,
@@ -129,6 +137,9 @@ fn select(call: &Call) -> PyResult<Obj> {
     let (Some(read), Some(write), Some(except)) = (call.arg(0), call.arg(1), call.arg(2)) else {
         return call.original();
     };
+    if given(call.arg(3)).is_some_and(|timeout| is_negative(&timeout)) {
+        return call.original();
+    }
     let Some(deadline) = patience(call.arg(3), 1e9) else { return call.original() };
     let mut watched = Vec::with_capacity(3);
     let mut fds = Vec::new();
