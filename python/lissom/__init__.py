@@ -15,11 +15,11 @@ Whole programs run this way without a change: ``python -m lissom app.py``.
 """
 
 try:
-    from lissom import _core
-except ImportError as error:
+    from lissom import _core as _core
+except ImportError as _error:
     from lissom import _cli
 
-    _cli.refuse_command(error)
+    _cli.refuse_command(_error)
     raise
 
 from lissom._core import (

@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
+from typing_extensions import disjoint_base
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 class TaskletExit(SystemExit): ...
 
+@disjoint_base
 class tasklet:
     def __init__(
         self,
@@ -54,6 +57,7 @@ class tasklet:
     def waits_for(self) -> str | None: ...
     tempval: Any
 
+@disjoint_base
 class channel:
     def send(self, value: object) -> None: ...
     def receive(self) -> Any: ...

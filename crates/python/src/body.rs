@@ -158,10 +158,10 @@ fn write_thread_unraisable(func: Option<&Obj>) {
 
 /// The class `TaskletExit`: a builtin, as in Stackless.
 pub(crate) fn tasklet_exit() -> *mut PyObject {
-    TASKLET_EXIT.get().as_ref().map_or_else(|| unsafe_system_exit(), Obj::ptr)
+    TASKLET_EXIT.get().as_ref().map_or_else(system_exit, Obj::ptr)
 }
 
-fn unsafe_system_exit() -> *mut PyObject {
+fn system_exit() -> *mut PyObject {
     // SAFETY: the interpreter keeps its exception classes for ever.
     unsafe { ffi::PyExc_SystemExit }
 }

@@ -288,11 +288,11 @@ fn set_schedule_all(slf: *mut PyObject, value: Obj) -> PyResult<()> {
 pub(crate) fn define() -> PyResult<Obj> {
     let methods = table(
         vec![
-            method!(c"send", send, c"send(value)\n--\n\nGive a value to a receiver. Waits if none is there; with the default preference a waiting receiver runs at once."),
-            method!(c"receive", receive, c"receive()\n--\n\nTake a value from a sender. Waits if none is there."),
-            method!(c"send_exception", send_exception, c"send_exception(exc_class, *args)\n--\n\nRaise exc_class(*args) in a receiver. Waits if none is there."),
-            method!(c"open", open, c"open()\n--\n\nReopen a closed channel. Never switches."),
-            method!(c"close", close, c"close()\n--\n\nForbid waiting on the channel from now on; who waits already is still served. Never switches."),
+            method!(c"send", send, c"send($self, value)\n--\n\nGive a value to a receiver. Waits if none is there; with the default preference a waiting receiver runs at once."),
+            method!(c"receive", receive, c"receive($self)\n--\n\nTake a value from a sender. Waits if none is there."),
+            method!(c"send_exception", send_exception, c"send_exception($self, exc_class, *args)\n--\n\nRaise exc_class(*args) in a receiver. Waits if none is there."),
+            method!(c"open", open, c"open($self)\n--\n\nReopen a closed channel. Never switches."),
+            method!(c"close", close, c"close($self)\n--\n\nForbid waiting on the channel from now on; who waits already is still served. Never switches."),
         ],
         ffi::PyMethodDef::zeroed(),
     );

@@ -311,6 +311,10 @@ impl Runtime {
     #[inline]
     pub(crate) fn switch(&self) -> PyResult<()> {
         let me = self.me();
+        if world().head(self.thread) == Some(me.id()) {
+            // Alone, or first again: what would end the waits of others has to be seen all the same.
+            self.tick();
+        }
         if world().head(self.thread) != Some(me.id()) {
             match me.link() {
                 // SAFETY: the link is that of the running tasklet, and this code runs on its stack.
@@ -383,11 +387,7 @@ impl Runtime {
         // The tasklet whose state the thread state holds, null after it finished.
         let mut loaded: *const Tasklet = std::ptr::null();
         loop {
-            let ticks = self.ticks.get().wrapping_add(1);
-            self.ticks.set(ticks);
-            if ticks % LOOK_EVERY == 0 {
-                self.look();
-            }
+            self.tick();
             let head = world().head(self.thread);
             let Some(id) = head else {
                 self.load(root, loaded);
@@ -539,7 +539,7 @@ impl Runtime {
         if let Some(runner) = runner
             && !(others && deadlock::partner_may_come(self.thread))
         {
-            runner.unpark(Wake::Event);
+            runner.unpark(Wake::Settled);
             return None;
         }
         if others || deadlock::signal_may_come(self.signals.is_some()) {
@@ -551,8 +551,18 @@ impl Runtime {
         None
     }
 
+    /// Counts a switch; every so often looks at input, output and timers.
+    #[inline]
+    fn tick(&self) {
+        let ticks = self.ticks.get().wrapping_add(1);
+        self.ticks.set(ticks);
+        if ticks % LOOK_EVERY == 0 {
+            self.look();
+        }
+    }
+
     /// Looks at input, output and timers without waiting, because tasklets can run.
-    fn look(&self) {
+    pub(crate) fn look(&self) {
         if !self.nothing_pending() || self.signals.is_some() {
             // An error here will come again when the thread waits.
             let _ = self.proactor.borrow_mut().wait(Some(Duration::ZERO));
@@ -567,8 +577,9 @@ impl Runtime {
             let Some(completion) = next else { break };
             match &self.signals {
                 Some(signals) if completion.token == SignalPipe::TOKEN => {
-                    signals.drain(&mut self.proactor.borrow_mut());
-                    self.signalled();
+                    if signals.drain(&mut self.proactor.borrow_mut()) {
+                        self.signalled();
+                    }
                 }
                 _ => {
                     Token::from_bits(completion.token).unpark(Wake::Event);
@@ -619,12 +630,15 @@ impl Runtime {
     /// # Errors
     /// As for [`Runtime::park`].
     pub(crate) fn run(&self) -> PyResult<()> {
-        let me = self.me();
-        let token = me.begin_wait();
-        self.runners.borrow_mut().push(token);
-        let result = self.park(Why::Run, None);
-        self.runners.borrow_mut().retain(|&runner| runner != token);
-        result.map(drop)
+        loop {
+            let token = self.me().begin_wait();
+            self.runners.borrow_mut().push(token);
+            let result = self.park(Why::Run, None);
+            self.runners.borrow_mut().retain(|&runner| runner != token);
+            if result? == Wake::Settled {
+                return Ok(());
+            }
+        }
     }
 
     /// Lets the others run once.

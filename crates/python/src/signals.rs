@@ -20,6 +20,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use lissom_proactor::{Interest, Op, Proactor};
 use pyo3_ffi as ffi;
 
+use crate::hooks;
 use crate::object::{Obj, PyResult, Raised, clear_error};
 use crate::runtime::Runtime;
 use crate::tasklet::Tasklet;
@@ -129,14 +130,21 @@ impl SignalPipe {
     }
 
     /// Empties the pipe, passing the bytes on to the program's descriptor, and watches it again.
-    pub(crate) fn drain(&self, proactor: &mut Proactor) {
+    ///
+    /// Returns whether there were other signals than the one that ends time slices, which nobody waits for.
+    pub(crate) fn drain(&self, proactor: &mut Proactor) -> bool {
         let mut bytes = [0_u8; 256];
+        let mut others = false;
         loop {
             // SAFETY: reads into `bytes`; the pipe does not block.
             let count = unsafe { libc::read(self.read.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) };
             if count <= 0 {
                 break;
             }
+            if bytes[..count as usize].iter().all(|&byte| i32::from(byte) == hooks::preempt::SIGNAL) {
+                continue;
+            }
+            others = true;
             if self.own.get() >= 0 {
                 // A full or closed descriptor of the program's is its own affair, as it is for the interpreter.
                 // SAFETY: writes from `bytes`.
@@ -145,6 +153,7 @@ impl SignalPipe {
         }
         proactor.exhausted(self.read.as_raw_fd(), Interest::READ);
         self.watch(proactor);
+        others
     }
 
     /// After `fork`, in the child: watches the pipe with the child's own proactor.

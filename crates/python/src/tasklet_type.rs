@@ -249,8 +249,8 @@ fn bind(args: Args) -> PyResult<Obj> {
         return Err(runtime_error("the tasklet was not bound to a function"));
     }
     if with_arguments {
-        // SAFETY: a valid reference, or an empty tuple.
         let tuple = match arguments {
+            // SAFETY: a valid reference.
             Some(arguments) => Obj::owned(unsafe { ffi::PySequence_Tuple(arguments.ptr()) })?,
             None => Obj::tuple([])?,
         };
@@ -567,14 +567,14 @@ pub(crate) fn define() -> PyResult<Obj> {
     }
     let methods = table(
         vec![
-            method!(c"bind", bind, c"bind(func=None, args=None, kwargs=None)\n--\n\nSet the function, and with args or kwargs make the tasklet ready to run. Never switches. Returns the tasklet."),
-            method!(c"setup", setup, c"setup(*args, **kwargs)\n--\n\nSet the arguments and queue the tasklet. Never switches. Returns the tasklet."),
-            method!(c"insert", insert, c"insert()\n--\n\nQueue the tasklet at the end. Never switches. Returns the tasklet."),
-            method!(c"remove", remove, c"remove()\n--\n\nTake the tasklet out of the queue: it is paused. Never switches. Returns the tasklet."),
-            method!(c"run", run, c"run()\n--\n\nSwitch to the tasklet now; the caller stays queued."),
-            method!(c"kill", kill, c"kill(pending=False)\n--\n\nRaise TaskletExit in the tasklet, now (switches) or when it next runs."),
-            method!(c"throw", throw_method, c"throw(exc, val=None, tb=None, pending=False)\n--\n\nRaise an exception in the tasklet, now (switches) or when it next runs."),
-            method!(c"raise_exception", raise_exception, c"raise_exception(exc_class, *args)\n--\n\nRaise exc_class(*args) in the tasklet, now (switches)."),
+            method!(c"bind", bind, c"bind($self, func=None, args=None, kwargs=None)\n--\n\nSet the function, and with args or kwargs make the tasklet ready to run. Never switches. Returns the tasklet."),
+            method!(c"setup", setup, c"setup($self, *args, **kwargs)\n--\n\nSet the arguments and queue the tasklet. Never switches. Returns the tasklet."),
+            method!(c"insert", insert, c"insert($self)\n--\n\nQueue the tasklet at the end. Never switches. Returns the tasklet."),
+            method!(c"remove", remove, c"remove($self)\n--\n\nTake the tasklet out of the queue: it is paused. Never switches. Returns the tasklet."),
+            method!(c"run", run, c"run($self)\n--\n\nSwitch to the tasklet now; the caller stays queued."),
+            method!(c"kill", kill, c"kill($self, pending=False)\n--\n\nRaise TaskletExit in the tasklet, now (switches) or when it next runs."),
+            method!(c"throw", throw_method, c"throw($self, exc, val=None, tb=None, pending=False)\n--\n\nRaise an exception in the tasklet, now (switches) or when it next runs."),
+            method!(c"raise_exception", raise_exception, c"raise_exception($self, exc_class, *args)\n--\n\nRaise exc_class(*args) in the tasklet, now (switches)."),
         ],
         ffi::PyMethodDef::zeroed(),
     );

@@ -102,6 +102,8 @@ pub(crate) enum Wake {
     Event,
     /// Its deadline has passed.
     Deadline,
+    /// It waits in `run()`, and nothing is left to run or to wait for.
+    Settled,
 }
 
 /// Names one wait of one tasklet: later waits of the same tasklet have other tokens.

@@ -1,6 +1,6 @@
 //! The scheduler of Lissom as pure data: who runs next, who waits on which channel, which deadline comes first.
 //!
-//! Nothing here switches stacks, waits, or knows what a tasklet executes. The caller asks ([`World::send`],
+//! Nothing here switches stacks, waits, or knows what a tasklet executes. The caller asks ([`World::exchange`],
 //! [`World::unpark`], ...), the answer says what has to happen, and the caller carries it out. That keeps the
 //! semantics testable without an interpreter, a clock or threads.
 //!

@@ -95,12 +95,32 @@ fn dispatch(slot: &'static Slot, wrapper: Wrapper, slf: *mut PyObject, raw: Raw)
     match Runtime::current() {
         Some(runtime) if runtime.tstate() == ts => boundary(|| wrapper(&Call { slf, raw, slot, runtime })),
         _ => {
+            let ours = in_main_interpreter();
+            if ours {
+                slot.about_to_call(slf, first(slot, raw));
+            }
             // SAFETY: the entry that was called is the one that fits.
             let result = unsafe { original(slot, slf, raw) };
-            if in_main_interpreter() {
+            if ours {
                 slot.called(slf, result);
             }
             result
+        }
+    }
+}
+
+/// The first positional argument, or null.
+fn first(slot: &Slot, raw: Raw) -> *mut PyObject {
+    match raw {
+        Raw::One(arg) if slot.flags() & ffi::METH_O != 0 => arg,
+        Raw::One(_) if slot.flags() & ffi::METH_NOARGS != 0 => null_mut(),
+        // SAFETY: a tuple by this convention; its first item is borrowed.
+        Raw::One(tuple) | Raw::Keywords(tuple, _) => unsafe {
+            if ffi::PyTuple_Size(tuple) > 0 { ffi::PyTuple_GetItem(tuple, 0) } else { null_mut() }
+        },
+        Raw::Fast(values, count) | Raw::FastKeywords(values, count, _) | Raw::Method(_, values, count, _) => {
+            // SAFETY: within the vector.
+            if count > 0 { unsafe { *values } } else { null_mut() }
         }
     }
 }

@@ -18,6 +18,7 @@ mod dealloc;
 mod file;
 mod lock;
 mod os;
+pub(crate) mod preempt;
 mod queue;
 mod resolve;
 mod rlock;
@@ -27,6 +28,7 @@ mod slot;
 mod socket;
 mod socket_fallback;
 mod socket_object;
+mod ssl;
 pub(crate) mod thread;
 mod time;
 mod waiters;
@@ -43,7 +45,7 @@ static TABLE: GilCell<Option<&'static [Hook]>> = GilCell::new(None);
 
 /// The rows in force: those for threads only if threads become tasklets.
 fn table() -> &'static [Hook] {
-    *TABLE.get().get_or_insert_with(|| {
+    TABLE.get().get_or_insert_with(|| {
         let rows = [
             time::table(),
             socket::table(),
@@ -56,6 +58,7 @@ fn table() -> &'static [Hook] {
             os::table(),
             file::table(),
             buffered::table(),
+            ssl::table(),
             signal::table(),
             thread::table(),
         ];
@@ -66,7 +69,7 @@ fn table() -> &'static [Hook] {
 /// The rows that are never taken out again.
 fn lasting() -> &'static [Hook] {
     static LASTING: GilCell<Option<&'static [Hook]>> = GilCell::new(None);
-    *LASTING.get().get_or_insert_with(|| Box::leak(thread::lasting_table().into_boxed_slice()))
+    LASTING.get().get_or_insert_with(|| Box::leak(thread::lasting_table().into_boxed_slice()))
 }
 
 /// Whether hooks are in force.
@@ -87,17 +90,19 @@ pub(crate) fn threads_are_tasklets() -> bool {
 pub(crate) fn install(threads: bool) -> PyResult<()> {
     if installed() {
         STATE.get().threads.set(threads);
-        return Ok(());
+        return if threads { signal::start_slicing() } else { signal::stop_slicing() };
     }
     let result = prepare().and_then(|()| table().iter().try_for_each(Hook::install));
     if let Err(Raised) = result {
         table().iter().for_each(Hook::remove);
         return Err(Raised);
     }
-    let state = STATE.get();
-    state.installed.set(true);
-    state.threads.set(threads);
-    Ok(())
+    {
+        let state = STATE.get();
+        state.installed.set(true);
+        state.threads.set(threads);
+    }
+    if threads { signal::start_slicing() } else { Ok(()) }
 }
 
 fn prepare() -> PyResult<()> {
@@ -117,6 +122,9 @@ pub(crate) fn remove() {
         return;
     }
     STATE.get().threads.set(false);
+    if rlock::give_back().and_then(|()| signal::stop_slicing()).is_err() {
+        write_unraisable(None);
+    }
     table().iter().for_each(Hook::remove);
     if signal::give_back().is_err() {
         write_unraisable(None);
@@ -128,4 +136,5 @@ pub(crate) fn after_fork() {
     waiters::clear();
     buffered::after_fork(Runtime::current().map_or(0, |runtime| runtime.me().ptr() as usize));
     thread::after_fork();
+    preempt::after_fork();
 }

@@ -275,6 +275,12 @@ fn close(call: &Call) -> PyResult<Obj> {
     call.original()
 }
 
+/// The same on a thread without a scheduler.
+fn closes(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) {
+    let fd = (!fd.is_null()).then(|| integer(Some(fd), -1)).flatten();
+    forget(fd.and_then(|fd| i32::try_from(fd).ok()).unwrap_or(-1));
+}
+
 /// `dup2(fd, fd2, inheritable=True)` closes its target.
 fn dup2(call: &Call) -> PyResult<Obj> {
     forget(descriptor(call, 1, "fd2").unwrap_or(-1));
@@ -305,7 +311,7 @@ pub(super) fn table() -> Vec<Hook> {
         hook!(MODULE, c"wait3", wait3),
         hook!(MODULE, c"wait4", wait4),
         hook!(MODULE, c"waitid", waitid),
-        hook!(MODULE, c"close", close),
+        hook!(MODULE, c"close", close).noticed_by(closes),
         hook!(MODULE, c"dup2", dup2),
         hook!(MODULE, c"closerange", closerange),
     ]

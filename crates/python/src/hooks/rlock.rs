@@ -17,6 +17,7 @@ use super::lock::{Patience, patience, try_original};
 use super::slot::{Hook, Owner};
 use super::waiters::{self, AddressHasher};
 use crate::object::{Obj, PyResult, Raised, clear_error, runtime_error};
+use crate::runtime::Runtime;
 use crate::tasklet::Why;
 use crate::world::GilCell;
 
@@ -109,6 +110,9 @@ fn attempt(call: &Call) -> PyResult<Option<()>> {
 }
 
 fn acquire(call: &Call) -> PyResult<Obj> {
+    if GIVING_BACK.get() {
+        return call.original();
+    }
     let deadline = match patience(call) {
         Patience::None => {
             // `acquire(False)` must not enter a lock of another tasklet; wrong arguments raise in the original.
@@ -201,6 +205,33 @@ fn acquire_restore(call: &Call) -> PyResult<Obj> {
 fn at_fork_reinit(call: &Call) -> PyResult<Obj> {
     set(call, FREE);
     call.original()
+}
+
+/// Lets the C locks of the calling thread count as their owners do, before the hooks go.
+///
+/// # Errors
+/// What `acquire` raises.
+pub(super) fn give_back() -> PyResult<()> {
+    let held = with(std::mem::take);
+    let Some(runtime) = Runtime::current() else { return Ok(()) };
+    GIVING_BACK.set(true);
+    let mut result = Ok(());
+    for (lock, Held { owner, count }) in held {
+        // A lock of another tasklet keeps its single count: for the thread, whoever runs is the owner now.
+        if count > 1 && owner == runtime.me().ptr() as usize {
+            let lock = Obj::borrowed(lock as *mut PyObject);
+            for _ in 1..count {
+                result = result.and(lock.attr(c"acquire").and_then(|acquire| acquire.call([])).map(drop));
+            }
+        }
+    }
+    GIVING_BACK.set(false);
+    result
+}
+
+thread_local! {
+    /// Lets `acquire` through to the original.
+    static GIVING_BACK: Cell<bool> = const { Cell::new(false) };
 }
 
 pub(super) fn table() -> Vec<Hook> {

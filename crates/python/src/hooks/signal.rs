@@ -4,11 +4,13 @@
 //! interpreter knows as the handler; the program's own is kept here and reported by `getsignal`. In the main tasklet the
 //! dispatcher calls it at once. In any other it notes the signal, makes the main tasklet the next to run, and switches.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use pyo3_ffi as ffi;
 
 use super::call::{Call, hook};
+use super::preempt;
 use super::slot::{Hook, Owner};
 use crate::args::{Args, method};
 use crate::object::{Obj, PyResult, Raised, clear_error};
@@ -26,6 +28,10 @@ fn dispatch(args: Args) -> PyResult<Obj> {
     let [signum, frame] = args.bind("handler", ["signum", "frame"], 1)?;
     let signum = Obj::borrowed(signum.expect("required")).to_i64()?;
     match Runtime::current() {
+        Some(runtime) if signum == i64::from(preempt::SIGNAL) && preempt::armed() => {
+            preempt::slice_over(runtime)?;
+            Ok(Obj::none())
+        }
         Some(runtime) if !runtime.on_main() => {
             NOTED.get().push(signum);
             let main = runtime.chief();
@@ -102,13 +108,71 @@ fn dispatcher() -> PyResult<Obj> {
     Ok(dispatcher)
 }
 
-/// `previous`, as the program may see it.
-fn unmasked(previous: Obj, known: Option<Obj>) -> Obj {
-    let is_dispatcher = DISPATCHER.get().as_ref().is_some_and(|dispatcher| dispatcher.ptr() == previous.ptr());
-    if is_dispatcher { known.unwrap_or_else(Obj::none) } else { previous }
+fn is_dispatcher(handler: &Obj) -> bool {
+    DISPATCHER.get().as_ref().is_some_and(|dispatcher| dispatcher.ptr() == handler.ptr())
+}
+
+/// `previous`, as the program may see it: for the signal of time slices, which the program has not touched, the default.
+fn unmasked(previous: Obj, known: Option<Obj>) -> PyResult<Obj> {
+    match known {
+        _ if !is_dispatcher(&previous) => Ok(previous),
+        Some(known) => Ok(known),
+        None => Obj::int(libc::SIG_DFL as i64),
+    }
+}
+
+/// Gives threads that became tasklets time slices, unless the program uses the signal itself. On the thread that may.
+///
+/// # Errors
+/// What `signal.signal` may raise.
+pub(super) fn start_slicing() -> PyResult<()> {
+    let is_main = Runtime::current().is_some_and(|runtime| runtime.signal_pipe().is_some());
+    if !is_main || preempt::armed() {
+        return Ok(());
+    }
+    let module = Obj::import(c"_signal")?;
+    let signum = Obj::int(i64::from(preempt::SIGNAL))?;
+    let current = module.attr(c"getsignal")?.call([&signum])?;
+    // SAFETY: valid references.
+    let is_default = unsafe { ffi::PyLong_Check(current.ptr()) } != 0 && current.to_i64()? == libc::SIG_DFL as i64;
+    if !is_default {
+        return Ok(());
+    }
+    OWN_CALL.set(true);
+    let set = dispatcher().and_then(|dispatcher| module.attr(c"signal")?.call([&signum, &dispatcher]));
+    OWN_CALL.set(false);
+    set?;
+    preempt::arm()
+}
+
+/// Undoes [`start_slicing`].
+///
+/// # Errors
+/// What `signal.signal` may raise.
+pub(super) fn stop_slicing() -> PyResult<()> {
+    if !preempt::armed() {
+        return Ok(());
+    }
+    preempt::disarm();
+    OWN_CALL.set(true);
+    let default = Obj::int(libc::SIG_DFL as i64);
+    let set = default.and_then(|default| {
+        let signum = Obj::int(i64::from(preempt::SIGNAL))?;
+        Obj::import(c"_signal")?.attr(c"signal")?.call([&signum, &default])
+    });
+    OWN_CALL.set(false);
+    set.map(drop)
+}
+
+thread_local! {
+    /// Lets `signal.signal` through to the original.
+    static OWN_CALL: Cell<bool> = const { Cell::new(false) };
 }
 
 fn signal(call: &Call) -> PyResult<Obj> {
+    if OWN_CALL.get() {
+        return call.original();
+    }
     let (Some(signum), Some(handler)) = (call.arg(0), call.arg(1)) else { return call.original() };
     let handler = Obj::borrowed(handler);
     let masked = if is_callable(&handler) { dispatcher()? } else { handler.clone() };
@@ -116,7 +180,7 @@ fn signal(call: &Call) -> PyResult<Obj> {
     let signum = Obj::borrowed(signum).to_i64()?;
     let known =
         if is_callable(&handler) { HANDLERS.get().insert(signum, handler) } else { HANDLERS.get().remove(&signum) };
-    Ok(unmasked(previous, known))
+    unmasked(previous, known)
 }
 
 fn getsignal(call: &Call) -> PyResult<Obj> {
@@ -124,7 +188,7 @@ fn getsignal(call: &Call) -> PyResult<Obj> {
     let Some(signum) = call.arg(0) else { return Ok(handler) };
     let signum = Obj::borrowed(signum).to_i64()?;
     let known = HANDLERS.get().get(&signum).cloned();
-    Ok(unmasked(handler, known))
+    unmasked(handler, known)
 }
 
 fn set_wakeup_fd(call: &Call) -> PyResult<Obj> {
@@ -153,8 +217,7 @@ pub(super) fn take_over() -> PyResult<()> {
 pub(super) fn give_back() -> PyResult<()> {
     let handlers = std::mem::take(&mut *HANDLERS.get());
     exchange(|function, signum, handler| {
-        let ours = DISPATCHER.get().as_ref().is_some_and(|dispatcher| dispatcher.ptr() == handler.ptr());
-        if let Some(own) = handlers.get(&signum).filter(|_| ours) {
+        if let Some(own) = handlers.get(&signum).filter(|_| is_dispatcher(&handler)) {
             function.call([&Obj::int(signum)?, own])?;
         }
         Ok(())

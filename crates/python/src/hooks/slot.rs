@@ -49,7 +49,11 @@ pub(crate) struct Slot {
     flags: Cell<c_int>,
     observer: Cell<Option<fn(*mut ffi::PyObject)>>,
     change: Cell<Option<fn(*mut ffi::PyObject)>>,
+    notice: Cell<Option<Notice>>,
 }
+
+/// Who is told of a call before it happens: with the object, and the first argument or null.
+pub(crate) type Notice = fn(*mut ffi::PyObject, *mut ffi::PyObject);
 
 // SAFETY: only the holder of the GIL touches it.
 unsafe impl Sync for Slot {}
@@ -62,6 +66,7 @@ impl Slot {
             flags: Cell::new(0),
             observer: Cell::new(None),
             change: Cell::new(None),
+            notice: Cell::new(None),
         }
     }
 
@@ -69,6 +74,13 @@ impl Slot {
     #[inline]
     pub(crate) fn original(&self) -> *mut c_void {
         self.original.get()
+    }
+
+    /// Before the original is called on a thread without a scheduler: tells those who asked to know.
+    pub(crate) fn about_to_call(&self, slf: *mut ffi::PyObject, first: *mut ffi::PyObject) {
+        if let Some(notice) = self.notice.get() {
+            notice(slf, first);
+        }
     }
 
     /// After the original was called on a thread without a scheduler: tells those who asked to know.
@@ -109,6 +121,12 @@ impl Hook {
     /// Has `change` called with the object after calls on threads without a scheduler: tasklets may wait for it.
     pub(crate) fn changes(self, change: fn(*mut ffi::PyObject)) -> Hook {
         self.slot.change.set(Some(change));
+        self
+    }
+
+    /// Has `notice` called before calls on threads without a scheduler.
+    pub(crate) fn noticed_by(self, notice: Notice) -> Hook {
+        self.slot.notice.set(Some(notice));
         self
     }
 

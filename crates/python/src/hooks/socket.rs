@@ -71,8 +71,8 @@ impl<'a> Operation<'a> {
             self.deadline = Some(deadline_in(self.socket.timeout() as u64));
         }
         match self.runtime.wait_ready(self.socket.fd(), interest, keep, self.deadline)? {
-            Wake::Event => Ok(()),
             Wake::Deadline => Err(timeout_error("timed out")),
+            Wake::Event | Wake::Settled => Ok(()),
         }
     }
 
@@ -332,6 +332,12 @@ fn close(call: &Call) -> PyResult<Obj> {
     call.original()
 }
 
+/// The same on a thread without a scheduler.
+fn closes(slf: *mut PyObject, _: *mut PyObject) {
+    // SAFETY: as in `close`.
+    forget(unsafe { Socket::of(slf) }.fd());
+}
+
 static FINALIZER: GilCell<Option<ffi::destructor>> = GilCell::new(None);
 
 /// A socket object that dies open closes its descriptor, with a warning.
@@ -382,7 +388,7 @@ pub(super) fn table() -> Vec<Hook> {
         hook!(SOCKET, c"send", send),
         hook!(SOCKET, c"sendall", sendall),
         hook!(SOCKET, c"_accept", accept),
-        hook!(SOCKET, c"close", close),
-        hook!(SOCKET, c"detach", close),
+        hook!(SOCKET, c"close", close).noticed_by(closes),
+        hook!(SOCKET, c"detach", close).noticed_by(closes),
     ]
 }

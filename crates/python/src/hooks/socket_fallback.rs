@@ -32,11 +32,19 @@ fn asked_not_to_block(operation: &Operation<'_>, attempt: impl FnOnce() -> PyRes
     }
 }
 
+/// Whether the program itself asks not to wait. (With a timeout the original waits all the same.)
+fn asked_by_program(operation: &Operation<'_>, flags: i64) -> bool {
+    flags & i64::from(libc::MSG_DONTWAIT) != 0 && operation.socket.timeout() < 0
+}
+
 /// Repeats the original with `MSG_DONTWAIT` added to its flags, which are argument number `place`; arguments before it
 /// that are missing get `defaults`.
 fn with_flags(call: &Call, interest: Interest, place: usize, name: &str, defaults: &[&Obj]) -> PyResult<Obj> {
     let Some(mut operation) = Operation::begin(call) else { return call.original() };
     let Some(flags) = integer(call.named(place, name), 0) else { return call.original() };
+    if asked_by_program(&operation, flags) {
+        return call.original();
+    }
     let flags = Obj::int(flags | i64::from(libc::MSG_DONTWAIT))?;
     let names = ["buffer", "nbytes"];
     let mut values: Vec<*mut PyObject> = Vec::with_capacity(call.len().max(place + 1));
@@ -85,6 +93,9 @@ fn sendto(call: &Call) -> PyResult<Obj> {
         _ => return call.original(),
     };
     let Some(flags) = flags else { return call.original() };
+    if asked_by_program(&operation, flags) {
+        return call.original();
+    }
     let address = resolve::resolved(call, operation.socket.family(), address)?;
     let flags = Obj::int(flags | i64::from(libc::MSG_DONTWAIT))?;
     let values = [data, flags.ptr(), address.ptr()];
@@ -144,9 +155,25 @@ fn establish(call: &Call, operation: &mut Operation<'_>, address: &Obj) -> PyRes
     }
     operation.wait_afresh(Interest::WRITE)?;
     Ok(match pending_error(operation.socket.fd()) {
-        0 => Connected::Done,
+        0 => {
+            complete(operation.socket.fd());
+            Connected::Done
+        }
         errno => Connected::Failed(errno),
     })
+}
+
+/// Leaves the socket as a blocking `connect` does: after one that did not block, Linux counts it as connecting until
+/// connect(2) is called again, and the program's next call would succeed instead of raising `EISCONN`.
+fn complete(fd: i32) {
+    let mut peer = super::address::Address::room();
+    let (address, length) = peer.parts();
+    // SAFETY: room for any address; connecting to the peer that the socket has does nothing else.
+    unsafe {
+        if libc::getpeername(fd, address, length) == 0 {
+            libc::connect(fd, address, *length);
+        }
+    }
 }
 
 fn pending_error(fd: i32) -> i32 {

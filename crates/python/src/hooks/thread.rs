@@ -292,6 +292,11 @@ pub(super) fn watch_ident() -> PyResult<()> {
     Ok(())
 }
 
+/// Whether threads that became tasklets live.
+pub(super) fn any() -> bool {
+    ENDS.get().as_ref().is_some_and(|ends| !ends.is_empty())
+}
+
 /// `_count()`: how many threads run besides the main one.
 fn count(call: &Call) -> PyResult<Obj> {
     let real = call.original()?.to_i64()?;
