@@ -130,7 +130,7 @@ impl StackPool {
     pub fn with_guard(settings: PoolSettings, guard: Guard) -> Result<Self, StackError> {
         let page = sys::page_size();
         let size = settings.stack_size;
-        if !(MIN_STACK..=MAX_STACK).contains(&size) || size % page != 0 {
+        if !(MIN_STACK..=MAX_STACK).contains(&size) || !size.is_multiple_of(page) {
             return Err(bad_stack_size(size, page));
         }
         if settings.reserve > size / 2 {

@@ -55,7 +55,7 @@ impl Geometry {
         // An odd number of pages from stack to stack spreads the top pages,
         // which are the ones in use, over all sets of the translation caches
         // (they are indexed by the low bits of the page number).
-        let even = (size + guard) % (2 * page) == 0;
+        let even = (size + guard).is_multiple_of(2 * page);
         let guard = if even { guard + page } else { guard };
         Self { page, size, guard, reserve }
     }
@@ -81,7 +81,7 @@ pub(crate) struct Header {
     next: *mut Header,
 }
 
-const _: () = assert!(size_of::<Header>() % STACK_ALIGNMENT == 0);
+const _: () = assert!(size_of::<Header>().is_multiple_of(STACK_ALIGNMENT));
 
 /// What the stacks of a pool share with it, and what outlives the pool while
 /// any of them is still out.

@@ -108,6 +108,14 @@ fn report(runtime: &Runtime, tasklet: &Tasklet, exception: Exc) {
         world::make_runnable(main);
         return;
     }
+    // SAFETY: as above.
+    if std::ptr::eq(runtime.chief(), tasklet) && unsafe { exception.is(ffi::PyExc_SystemExit) } {
+        // The only tasklet of a forked child asks to exit.
+        exception.restore();
+        // SAFETY: an exception is set; for `SystemExit` this ends the process with its code.
+        unsafe { ffi::PyErr_Print() };
+        return;
+    }
     let hook = Obj::import(c"lissom").and_then(|module| module.attr(c"excepthook"));
     let result = hook.and_then(|hook| hook.call([&tasklet.object(), &exception.0]));
     if result.is_err() {

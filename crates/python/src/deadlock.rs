@@ -1,10 +1,11 @@
 //! When nothing can run any more: is it the end, and if so, what does everybody wait for?
 
-use lissom_sched::ThreadId;
+use lissom_sched::{State, ThreadId};
 use pyo3_ffi as ffi;
 
 use crate::object::{self, Exc, Obj, Raised};
 use crate::runtime::exception_of;
+use crate::tasklet::{Tasklet, Why};
 use crate::world::{self, world};
 use crate::{hooks, tasklet_type};
 
@@ -27,20 +28,27 @@ pub(crate) fn signal_may_come(main_thread: bool) -> bool {
     main_thread && hooks::signal::handlers_installed()
 }
 
-/// The error that ends the main tasklet's wait, with a note for each waiting tasklet.
-pub(crate) fn error(thread: ThreadId) -> Exc {
-    let error = exception_of(|| object::runtime_error("Deadlock: the last runnable tasklet cannot be blocked."));
-    if note(&error, "Nothing can run any more, and nothing that could change that is pending. Waiting:").is_err() {
-        object::clear_error();
-        return error;
-    }
+/// The text of Stackless Python for a tasklet that is blocked on a channel when nothing can run.
+const TEXT: &str = "Deadlock: the last runnable tasklet cannot be blocked.";
+
+/// The error that ends the main tasklet's wait. It names what each tasklet waits for: in its text, or, if the main tasklet
+/// is blocked on a channel and the text is that of Stackless, in its notes (PEP 678).
+pub(crate) fn error(thread: ThreadId, main: &Tasklet) -> Exc {
+    let mut lines =
+        vec!["Nothing can run any more, and nothing that could change that is pending. Waiting:".to_owned()];
     for tasklet in world::tasklets_of(thread) {
         let state = world().state(tasklet.id());
-        if matches!(state, lissom_sched::State::Parked | lissom_sched::State::Blocked(..)) {
-            let line = format!("  {} waits for {}", tasklet_type::describe(tasklet), tasklet.why());
-            if note(&error, &line).is_err() {
-                object::clear_error();
-            }
+        if matches!(state, State::Parked | State::Blocked(..)) {
+            lines.push(format!("  {} waits for {}", tasklet_type::describe(tasklet), tasklet.why()));
+        }
+    }
+    if !matches!(main.why(), Why::Channel { .. }) {
+        return exception_of(|| object::runtime_error(&format!("{TEXT}\n{}", lines.join("\n"))));
+    }
+    let error = exception_of(|| object::runtime_error(TEXT));
+    for line in lines {
+        if note(&error, &line).is_err() {
+            object::clear_error();
         }
     }
     error

@@ -117,11 +117,20 @@ pub(crate) fn end_with_thread() -> PyResult<()> {
     check(unsafe { ffi::PyDict_SetItemString(dict, CAPSULE.as_ptr(), capsule.ptr()) })
 }
 
+extern "C" fn forked() {
+    hooks::forked();
+}
+
 /// Has the interpreter call [`end`] and [`after_fork`].
 ///
 /// # Errors
 /// What importing and calling may raise.
 pub(crate) fn register(module: &Obj) -> PyResult<()> {
+    // Python's own callbacks, such as those of `threading`, run in an order that depends on imports, and ask our tables; so
+    // the tables are put right before all of them.
+    // SAFETY: a function that lives for ever, as the extension is never unloaded; it touches only our own memory, with the
+    // GIL held by the thread that forks.
+    unsafe { libc::pthread_atfork(None, None, Some(forked)) };
     let end = module.attr(c"_end")?;
     Obj::import(c"atexit")?.attr(c"register")?.call([&end])?;
     let register = Obj::import(c"os")?.attr(c"register_at_fork")?;

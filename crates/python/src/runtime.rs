@@ -38,6 +38,9 @@ use crate::{body, deadlock, settings, tasklet_type};
 /// How many resumptions may pass before input and output and timers are looked at although tasklets can run.
 const LOOK_EVERY: u32 = 64;
 
+/// How often to see whether other threads still exist, when only they could end the waits.
+const LOOK_FOR_THREADS: Duration = Duration::from_millis(500);
+
 /// What a timer does.
 enum Timer {
     Wake(Token),
@@ -542,11 +545,15 @@ impl Runtime {
             runner.unpark(Wake::Settled);
             return None;
         }
-        if others || deadlock::signal_may_come(self.signals.is_some()) {
+        if others {
+            // The last of them may end without a word.
+            return Some(Some(LOOK_FOR_THREADS));
+        }
+        if deadlock::signal_may_come(self.signals.is_some()) {
             return Some(None);
         }
         let chief = self.chief();
-        *chief.pending.borrow_mut() = Some(deadlock::error(self.thread));
+        *chief.pending.borrow_mut() = Some(deadlock::error(self.thread, chief));
         world::make_runnable(chief);
         None
     }
@@ -556,7 +563,7 @@ impl Runtime {
     fn tick(&self) {
         let ticks = self.ticks.get().wrapping_add(1);
         self.ticks.set(ticks);
-        if ticks % LOOK_EVERY == 0 {
+        if ticks.is_multiple_of(LOOK_EVERY) {
             self.look();
         }
     }
@@ -651,6 +658,11 @@ impl Runtime {
         self.switch()
     }
 
+    /// After `fork`, in the child: the running tasklet takes the place of the main one.
+    pub(crate) fn promote(&self) {
+        self.chief.set(self.me());
+    }
+
     /// After `fork`, in the child: only the calling tasklet goes on.
     pub(crate) fn after_fork(&self) {
         let me = self.me();
@@ -676,7 +688,6 @@ impl Runtime {
             eprintln!("lissom: the child of a fork cannot wait: {error}");
         }
         *self.remote.borrow_mut() = self.proactor.borrow().remote();
-        self.chief.set(me);
         if let Some(signals) = &self.signals {
             signals.after_fork(&mut self.proactor.borrow_mut());
         }

@@ -124,9 +124,18 @@ impl SignalPipe {
 
     /// The program has set a descriptor of its own. Returns what it must see as the one before.
     pub(crate) fn replaced(&self, warns: bool, previous: libc::c_int) -> libc::c_int {
+        // Signals that came before are none of the new descriptor's business.
+        self.discard();
         self.installed.set(false);
         self.own_warns.set(warns);
         if previous == self.write.as_raw_fd() { self.own.replace(-1) } else { previous }
+    }
+
+    /// Empties the pipe. The signals themselves are noted by the interpreter.
+    fn discard(&self) {
+        let mut bytes = [0_u8; 256];
+        // SAFETY: reads into `bytes`; the pipe does not block.
+        while unsafe { libc::read(self.read.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) } > 0 {}
     }
 
     /// Empties the pipe, passing the bytes on to the program's descriptor, and watches it again.

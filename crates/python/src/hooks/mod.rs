@@ -131,10 +131,17 @@ pub(crate) fn remove() {
     }
 }
 
-/// After `fork`, in the child: nobody else waits any more.
-pub(crate) fn after_fork() {
+/// In the child of a `fork`, before any Python code: nobody else waits any more, every other thread has ended.
+pub(crate) fn forked() {
+    if let Some(runtime) = Runtime::current() {
+        runtime.promote();
+    }
     waiters::clear();
     buffered::after_fork(Runtime::current().map_or(0, |runtime| runtime.me().ptr() as usize));
     thread::after_fork();
+}
+
+/// In the child of a `fork`, as soon as Python code can run.
+pub(crate) fn after_fork() {
     preempt::after_fork();
 }

@@ -182,7 +182,7 @@ pub(super) fn self_check() -> PyResult<()> {
     // SAFETY: a poll object has at least one field; whatever lies there is compared with what must be there.
     let before = unsafe { registered(poll.ptr()) };
     // SAFETY: if it is an object at all, it is a dict: the pointer is compared with the heap's alignment first.
-    let is_dict = !before.is_null() && before as usize % 8 == 0 && unsafe { ffi::PyDict_Check(before) } != 0;
+    let is_dict = !before.is_null() && (before as usize).is_multiple_of(8) && unsafe { ffi::PyDict_Check(before) } != 0;
     if is_dict {
         poll.attr(c"register")?.call([&Obj::int(0)?])?;
         // SAFETY: a dict, as just checked.

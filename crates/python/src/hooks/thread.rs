@@ -292,6 +292,12 @@ pub(super) fn watch_ident() -> PyResult<()> {
     Ok(())
 }
 
+/// `_get_main_thread_ident()`: in the child of a fork, the tasklet that goes on stands for the main thread.
+fn get_main_thread_ident(call: &Call) -> PyResult<Obj> {
+    let chief = call.runtime.chief();
+    if chief.identity().is_none() { call.original() } else { Obj::uint(ident(chief)) }
+}
+
 /// Whether threads that became tasklets live.
 pub(super) fn any() -> bool {
     ENDS.get().as_ref().is_some_and(|ends| !ends.is_empty())
@@ -332,6 +338,7 @@ pub(super) fn table() -> Vec<Hook> {
         hook!(MODULE, c"start_new", start_new_thread),
         hook!(MODULE, c"start_joinable_thread", start_joinable_thread),
         hook!(MODULE, c"get_ident", get_ident),
+        hook!(MODULE, c"_get_main_thread_ident", get_main_thread_ident),
         hook!(MODULE, c"_count", count),
         hook!(MODULE, c"_set_sentinel", set_sentinel).observed_by(lock::note_sentinel),
     ]
