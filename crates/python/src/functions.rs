@@ -54,7 +54,7 @@ fn schedule_remove(args: Args) -> PyResult<Obj> {
 
 fn run(args: Args) -> PyResult<Obj> {
     args.none("run")?;
-    Runtime::get()?.run()?;
+    Runtime::get()?.run(None)?;
     Ok(Obj::none())
 }
 

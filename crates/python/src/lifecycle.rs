@@ -6,7 +6,7 @@ use pyo3_ffi::PyObject;
 use crate::args::Args;
 use crate::body::{ENDING, tasklet_exit};
 use crate::object::{Exc, Obj, PyResult, Raised, check, clear_error, write_unraisable};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, deadline_in};
 use crate::tasklet::{Phase, Tasklet};
 use crate::world;
 use crate::{hooks, jobs, tasklet_type};
@@ -14,15 +14,24 @@ use crate::{hooks, jobs, tasklet_type};
 /// How often a tasklet that survives `TaskletExit` is killed again, as in Stackless.
 const ATTEMPTS: usize = 10;
 
+/// How long, in nanoseconds, tasklets get to come to their end before they are killed again.
+const FIRST_PATIENCE: u64 = 1_000_000_000;
+const PATIENCE: u64 = 50_000_000;
+
 /// Ends every tasklet of the calling thread: `TaskletExit` is raised in each, so that `finally` blocks run.
 fn kill_all(runtime: &Runtime) {
-    for _ in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
         let alive: Vec<Obj> = living(runtime).into_iter().map(Tasklet::object).collect();
         if alive.is_empty() {
             return;
         }
         for tasklet in alive {
             kill(&tasklet);
+        }
+        // A `finally` block may have to wait: for a last message to be sent, a lock.
+        let patience = if attempt == 0 { FIRST_PATIENCE } else { PATIENCE };
+        if !living(runtime).is_empty() && runtime.run(Some(deadline_in(patience))).is_err() {
+            write_unraisable(None);
         }
     }
     for tasklet in living(runtime) {

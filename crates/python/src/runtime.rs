@@ -38,6 +38,9 @@ use crate::{body, deadlock, settings, tasklet_type};
 /// How many resumptions may pass before input and output and timers are looked at although tasklets can run.
 const LOOK_EVERY: u32 = 64;
 
+/// How much a tasklet whose calls never have to wait may do before others get their turn.
+const TURN: u32 = 64;
+
 /// How often to see whether other threads still exist, when only they could end the waits.
 const LOOK_FOR_THREADS: Duration = Duration::from_millis(500);
 
@@ -65,6 +68,7 @@ pub(crate) struct Runtime {
     runners: RefCell<Vec<Token>>,
     jobs: Cell<usize>,
     ticks: Cell<u32>,
+    turn: Cell<u32>,
     switches: Cell<u64>,
     signals: Option<SignalPipe>,
 }
@@ -129,6 +133,7 @@ impl Runtime {
             runners: RefCell::default(),
             jobs: Cell::new(0),
             ticks: Cell::new(0),
+            turn: Cell::new(0),
             switches: Cell::new(0),
             signals: SignalPipe::for_this_thread().map_err(|error| object::io_error(&error))?,
         });
@@ -328,9 +333,29 @@ impl Runtime {
         self.resumed(me)
     }
 
+    /// Counts work that did not have to wait. Who floods an always ready socket, or polls, must not starve the others.
+    ///
+    /// # Errors
+    /// As for [`Runtime::park`].
+    #[inline]
+    pub(crate) fn take_turn(&self, cost: u32) -> PyResult<()> {
+        let turn = self.turn.get() + cost;
+        self.turn.set(turn);
+        if turn <= TURN { Ok(()) } else { self.end_turn() }
+    }
+
+    #[cold]
+    fn end_turn(&self) -> PyResult<()> {
+        self.turn.set(0);
+        self.look();
+        let others = world().runnable(self.thread) > 1;
+        if others { self.schedule() } else { Ok(()) }
+    }
+
     /// What a tasklet does first when it goes on.
     #[inline]
     fn resumed(&self, me: &Tasklet) -> PyResult<()> {
+        self.turn.set(0);
         if !self.finished.borrow().is_empty() {
             self.collect_finished();
         }
@@ -632,17 +657,18 @@ impl Runtime {
 
     // ---- public operations -------------------------------------------------------------------------------------------
 
-    /// Runs the other tasklets until none can run or waits for input, output, time or another thread.
+    /// Runs the other tasklets until none can run or waits for input, output, time or another thread, or the deadline has
+    /// passed.
     ///
     /// # Errors
     /// As for [`Runtime::park`].
-    pub(crate) fn run(&self) -> PyResult<()> {
+    pub(crate) fn run(&self, deadline: Option<u64>) -> PyResult<()> {
         loop {
             let token = self.me().begin_wait();
             self.runners.borrow_mut().push(token);
-            let result = self.park(Why::Run, None);
+            let result = self.park(Why::Run, deadline);
             self.runners.borrow_mut().retain(|&runner| runner != token);
-            if result? == Wake::Settled {
+            if result? != Wake::Event {
                 return Ok(());
             }
         }

@@ -93,7 +93,12 @@ fn dispatch(slot: &'static Slot, wrapper: Wrapper, slf: *mut PyObject, raw: Raw)
     // SAFETY: reads a thread-local.
     let ts = unsafe { PyThreadState_GetUnchecked() };
     match Runtime::current() {
-        Some(runtime) if runtime.tstate() == ts => boundary(|| wrapper(&Call { slf, raw, slot, runtime })),
+        Some(runtime) if runtime.tstate() == ts => boundary(|| {
+            if slot.cost() > 0 {
+                runtime.take_turn(slot.cost())?;
+            }
+            wrapper(&Call { slf, raw, slot, runtime })
+        }),
         _ => {
             let ours = in_main_interpreter();
             if ours {

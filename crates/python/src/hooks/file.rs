@@ -22,11 +22,17 @@ fn descriptor(call: &Call) -> Option<i32> {
     fd.map_err(|Raised| clear_error()).ok().and_then(|fd| i32::try_from(fd).ok())
 }
 
+/// Whether the file was opened for reading or writing; if not, the original complains.
+fn allows(call: &Call, question: &std::ffi::CStr) -> PyResult<bool> {
+    FILE.object()?.attr(question)?.call([&Obj::borrowed(call.slf)])?.truth()
+}
+
 /// `read(size=-1)` and `readinto(buffer)`: the original takes what there is, once there is something.
 fn read(call: &Call) -> PyResult<Obj> {
     if let Some(fd) = descriptor(call)
         && !is_ready(fd, libc::POLLIN)
         && kind(fd) != Kind::Plain
+        && allows(call, c"readable")?
     {
         wait_readable(call.runtime, fd)?;
     }
@@ -43,14 +49,15 @@ fn read_sized(call: &Call) -> PyResult<Obj> {
         },
     };
     clear_error();
-    if all { Obj::borrowed(call.slf).attr(c"readall")?.call([]) } else { read(call) }
+    // The original of either method reads to the end by itself where nothing waits.
+    if all { readall(call) } else { read(call) }
 }
 
 /// `readall()`: to the end of the stream.
 fn readall(call: &Call) -> PyResult<Obj> {
     let Some(fd) = descriptor(call) else { return call.original() };
     let kind = kind(fd);
-    if kind == Kind::Plain {
+    if kind == Kind::Plain || !allows(call, c"readable")? {
         return call.original();
     }
     // SAFETY: the GIL is held.
@@ -70,7 +77,7 @@ fn readall(call: &Call) -> PyResult<Obj> {
 fn write(call: &Call) -> PyResult<Obj> {
     let (Some(data), Some(fd)) = (call.arg(0), descriptor(call)) else { return call.original() };
     let kind = kind(fd);
-    if kind == Kind::Plain {
+    if kind == Kind::Plain || !allows(call, c"writable")? {
         return call.original();
     }
     let Ok(buffer) = Buffer::readable(data) else {

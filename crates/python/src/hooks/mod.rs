@@ -23,6 +23,7 @@ mod queue;
 mod resolve;
 mod rlock;
 mod select;
+mod semaphore;
 pub(crate) mod signal;
 mod slot;
 mod socket;
@@ -59,6 +60,7 @@ fn table() -> &'static [Hook] {
             file::table(),
             buffered::table(),
             ssl::table(),
+            semaphore::table(),
             signal::table(),
             thread::table(),
         ];

@@ -251,6 +251,10 @@ fn in_pool(call: &Call, name: &std::ffi::CStr) -> PyResult<Obj> {
     jobs::call(call.runtime, Obj::import(c"posix")?.attr(name)?, args, kwargs)
 }
 
+fn system(call: &Call) -> PyResult<Obj> {
+    in_pool(call, c"system")
+}
+
 fn wait(call: &Call) -> PyResult<Obj> {
     in_pool(call, c"wait")
 }
@@ -303,10 +307,11 @@ fn closerange(call: &Call) -> PyResult<Obj> {
 
 pub(super) fn table() -> Vec<Hook> {
     vec![
-        hook!(MODULE, c"read", read),
-        hook!(MODULE, c"write", write),
-        hook!(MODULE, c"sendfile", sendfile),
-        hook!(MODULE, c"waitpid", waitpid),
+        hook!(MODULE, c"read", read).costs(1),
+        hook!(MODULE, c"write", write).costs(1),
+        hook!(MODULE, c"sendfile", sendfile).costs(1),
+        hook!(MODULE, c"waitpid", waitpid).costs(1),
+        hook!(MODULE, c"system", system),
         hook!(MODULE, c"wait", wait),
         hook!(MODULE, c"wait3", wait3),
         hook!(MODULE, c"wait4", wait4),

@@ -58,7 +58,7 @@ fn put(call: &Call) -> PyResult<Obj> {
 pub(super) fn table() -> Vec<Hook> {
     let queue = Owner::Type(c"_queue", c"SimpleQueue");
     vec![
-        hook!(queue, c"get", get),
+        hook!(queue, c"get", get).costs(1),
         hook!(queue, c"put", put).changes(waiters::wake_one),
         hook!(queue, c"put_nowait", put).changes(waiters::wake_one),
     ]

@@ -245,5 +245,9 @@ fn epoll(call: &Call) -> PyResult<Obj> {
 }
 
 pub(super) fn table() -> Vec<Hook> {
-    vec![hook!(MODULE, c"select", select), hook!(POLL, c"poll", poll), hook!(EPOLL, c"poll", epoll)]
+    vec![
+        hook!(MODULE, c"select", select).costs(8),
+        hook!(POLL, c"poll", poll).costs(8),
+        hook!(EPOLL, c"poll", epoll).costs(8),
+    ]
 }

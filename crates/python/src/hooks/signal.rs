@@ -13,7 +13,7 @@ use super::call::{Call, hook};
 use super::preempt;
 use super::slot::{Hook, Owner};
 use crate::args::{Args, method};
-use crate::object::{Obj, PyResult, Raised, clear_error};
+use crate::object::{Obj, PyResult, Raised, clear_error, value_error};
 use crate::runtime::Runtime;
 use crate::signals;
 use crate::world::{self, GilCell, world};
@@ -173,6 +173,7 @@ fn signal(call: &Call) -> PyResult<Obj> {
     if OWN_CALL.get() {
         return call.original();
     }
+    main_thread_only(call, "signal")?;
     let (Some(signum), Some(handler)) = (call.arg(0), call.arg(1)) else { return call.original() };
     let handler = Obj::borrowed(handler);
     let masked = if is_callable(&handler) { dispatcher()? } else { handler.clone() };
@@ -191,7 +192,18 @@ fn getsignal(call: &Call) -> PyResult<Obj> {
     unmasked(handler, known)
 }
 
+/// In a tasklet that was started as a thread, as in any thread but the main one.
+fn main_thread_only(call: &Call, function: &str) -> PyResult<()> {
+    if call.runtime.me().thread.get() && !call.runtime.on_main() {
+        return Err(value_error(&format!("{function} only works in main thread of the main interpreter")));
+    }
+    Ok(())
+}
+
 fn set_wakeup_fd(call: &Call) -> PyResult<Obj> {
+    if !signals::internal_call() {
+        main_thread_only(call, "set_wakeup_fd")?;
+    }
     let previous = call.original()?;
     let Some(pipe) = call.runtime.signal_pipe().filter(|_| !signals::internal_call()) else { return Ok(previous) };
     let warns = match call.named(usize::MAX, "warn_on_full_buffer") {

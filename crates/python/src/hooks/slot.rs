@@ -50,6 +50,7 @@ pub(crate) struct Slot {
     observer: Cell<Option<fn(*mut ffi::PyObject)>>,
     change: Cell<Option<fn(*mut ffi::PyObject)>>,
     notice: Cell<Option<Notice>>,
+    cost: Cell<u32>,
 }
 
 /// Who is told of a call before it happens: with the object, and the first argument or null.
@@ -67,6 +68,7 @@ impl Slot {
             observer: Cell::new(None),
             change: Cell::new(None),
             notice: Cell::new(None),
+            cost: Cell::new(0),
         }
     }
 
@@ -74,6 +76,12 @@ impl Slot {
     #[inline]
     pub(crate) fn original(&self) -> *mut c_void {
         self.original.get()
+    }
+
+    /// What a call counts towards the turn of a tasklet whose calls never wait.
+    #[inline]
+    pub(crate) fn cost(&self) -> u32 {
+        self.cost.get()
     }
 
     /// Before the original is called on a thread without a scheduler: tells those who asked to know.
@@ -121,6 +129,12 @@ impl Hook {
     /// Has `change` called with the object after calls on threads without a scheduler: tasklets may wait for it.
     pub(crate) fn changes(self, change: fn(*mut ffi::PyObject)) -> Hook {
         self.slot.change.set(Some(change));
+        self
+    }
+
+    /// Has calls count towards the tasklet's turn: when it is used up, others run before the call.
+    pub(crate) fn costs(self, cost: u32) -> Hook {
+        self.slot.cost.set(cost);
         self
     }
 

@@ -383,11 +383,11 @@ pub(super) fn watch_finalizers() -> PyResult<()> {
 
 pub(super) fn table() -> Vec<Hook> {
     vec![
-        hook!(SOCKET, c"recv", recv),
-        hook!(SOCKET, c"recv_into", recv_into),
-        hook!(SOCKET, c"send", send),
-        hook!(SOCKET, c"sendall", sendall),
-        hook!(SOCKET, c"_accept", accept),
+        hook!(SOCKET, c"recv", recv).costs(1),
+        hook!(SOCKET, c"recv_into", recv_into).costs(1),
+        hook!(SOCKET, c"send", send).costs(1),
+        hook!(SOCKET, c"sendall", sendall).costs(1),
+        hook!(SOCKET, c"_accept", accept).costs(1),
         hook!(SOCKET, c"close", close).noticed_by(closes),
         hook!(SOCKET, c"detach", close).noticed_by(closes),
     ]

@@ -237,13 +237,13 @@ fn connect_ex(call: &Call) -> PyResult<Obj> {
 
 pub(super) fn table() -> Vec<Hook> {
     vec![
-        hook!(SOCKET, c"recvfrom", recvfrom),
-        hook!(SOCKET, c"recvfrom_into", recvfrom_into),
-        hook!(SOCKET, c"recvmsg", recvmsg),
-        hook!(SOCKET, c"recvmsg_into", recvmsg),
-        hook!(SOCKET, c"sendmsg", sendmsg),
-        hook!(SOCKET, c"sendto", sendto),
-        hook!(SOCKET, c"connect", connect),
-        hook!(SOCKET, c"connect_ex", connect_ex),
+        hook!(SOCKET, c"recvfrom", recvfrom).costs(1),
+        hook!(SOCKET, c"recvfrom_into", recvfrom_into).costs(1),
+        hook!(SOCKET, c"recvmsg", recvmsg).costs(1),
+        hook!(SOCKET, c"recvmsg_into", recvmsg).costs(1),
+        hook!(SOCKET, c"sendmsg", sendmsg).costs(1),
+        hook!(SOCKET, c"sendto", sendto).costs(1),
+        hook!(SOCKET, c"connect", connect).costs(1),
+        hook!(SOCKET, c"connect_ex", connect_ex).costs(1),
     ]
 }

@@ -107,8 +107,8 @@ pub(super) fn table() -> Vec<Hook> {
     }
     vec![
         hook!(TLS, c"do_handshake", do_handshake),
-        hook!(TLS, c"read", read),
-        hook!(TLS, c"write", write),
+        hook!(TLS, c"read", read).costs(1),
+        hook!(TLS, c"write", write).costs(1),
         hook!(TLS, c"shutdown", shutdown),
     ]
 }
