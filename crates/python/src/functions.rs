@@ -169,15 +169,16 @@ fn is_hooked(args: Args) -> PyResult<Obj> {
 fn stats(args: Args) -> PyResult<Obj> {
     args.none("_stats")?;
     let runtime = Runtime::get()?;
-    let stacks = runtime.stack_stats();
+    let pools = runtime.stack_stats();
+    let sum = |field: fn(&lissom_fiber::Stats) -> usize| pools.iter().map(|pool| field(pool) as u64).sum();
     let runnable = world().runnable(runtime.thread());
     let numbers = [
         (c"switches", runtime.switches()),
         (c"runnable", runnable as u64),
-        (c"stacks_in_use", stacks.in_use as u64),
-        (c"stacks_pooled", stacks.pooled as u64),
-        (c"stack_bytes_committed", stacks.committed_bytes as u64),
-        (c"stack_bytes_reserved", stacks.reserved_bytes as u64),
+        (c"stacks_in_use", sum(|pool| pool.in_use)),
+        (c"stacks_pooled", sum(|pool| pool.pooled)),
+        (c"stack_bytes_committed", sum(|pool| pool.committed_bytes)),
+        (c"stack_bytes_reserved", sum(|pool| pool.reserved_bytes)),
     ];
     // SAFETY: the GIL is held.
     let dict = Obj::owned(unsafe { ffi::PyDict_New() })?;

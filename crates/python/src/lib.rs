@@ -81,5 +81,6 @@ fn init(module: &Obj) -> PyResult<()> {
     module.set_attr(c"TaskletExit", &body::define_tasklet_exit()?)?;
     module.set_attr(c"tasklet", &tasklet_type::define()?)?;
     module.set_attr(c"channel", &channel::define()?)?;
+    hooks::install_lasting()?;
     lifecycle::register(module)
 }

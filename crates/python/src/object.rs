@@ -238,6 +238,7 @@ raisers! {
     system_error => PyExc_SystemError,
     memory_error => PyExc_MemoryError,
     stop_iteration => PyExc_StopIteration,
+    recursion_error => PyExc_RecursionError,
 }
 
 /// Raises `OSError` for an error number, as the subclass that belongs to it.

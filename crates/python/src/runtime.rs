@@ -13,11 +13,16 @@
 //! The main tasklet is the thread's own stack. Whenever it waits or yields it runs `drive`, which resumes the others one
 //! after the other; there is no hub tasklet, so a wait costs one hop.
 //!
+//! Some C code goes deep without counting: the parser, `marshal`. It runs as an *errand* on the main stack, which has the
+//! room that CPython was made for, while its tasklet is suspended and its state stays loaded.
+//!
 //! # Invariants
 //! * **R1**: `current` is the tasklet whose state is loaded, while Python code can run.
-//! * **R2**: `drive` runs on the main stack only; it runs no Python code unless main's state is loaded.
+//! * **R2**: `drive` runs on the main stack only; it runs no Python code unless main's state is loaded, or, in an errand,
+//!   that of the errand's tasklet.
 //! * **R3**: every wait may end early (a signal, a wake-up meant for an earlier condition): callers of [`Runtime::park`]
 //!   check their condition again.
+//! * **R5**: during an errand nobody switches: the tasklet's own stack is suspended below what runs.
 //! * **R4**: no borrow of a cell is held across [`Runtime::switch`].
 
 use std::cell::{Cell, RefCell};
@@ -64,11 +69,14 @@ pub(crate) struct Runtime {
     remote: RefCell<Remote>,
     timers: RefCell<Timers<Timer>>,
     stacks: RefCell<StackPool>,
+    thread_stacks: RefCell<StackPool>,
     finished: RefCell<Vec<Obj>>,
     runners: RefCell<Vec<Token>>,
     jobs: Cell<usize>,
     ticks: Cell<u32>,
     turn: Cell<u32>,
+    errand: Cell<Option<*mut dyn FnMut()>>,
+    on_errand: Cell<bool>,
     switches: Cell<u64>,
     signals: Option<SignalPipe>,
 }
@@ -83,6 +91,11 @@ pub(crate) fn now() -> u64 {
     // SAFETY: `time` is written; the clock always exists (clock_gettime(2)).
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+fn pool_of(stack_size: usize) -> PyResult<StackPool> {
+    let settings = PoolSettings { stack_size, reserve: tstate::RESERVE, ..PoolSettings::default() };
+    StackPool::new(settings).map_err(|error| object::memory_error(&error.to_string()))
 }
 
 /// The instant `timeout` nanoseconds from now.
@@ -108,9 +121,8 @@ impl Runtime {
 
     fn create() -> PyResult<&'static Runtime> {
         let settings = settings::get();
-        let pool =
-            PoolSettings { stack_size: settings.stack_size, reserve: tstate::RESERVE, ..PoolSettings::default() };
-        let stacks = StackPool::new(pool).map_err(|error| object::memory_error(&error.to_string()))?;
+        let stacks = pool_of(settings.stack_size)?;
+        let thread_stacks = pool_of(settings.thread_stack_size)?;
         let proactor = Proactor::new(DriverKind::Auto).map_err(|error| object::io_error(&error))?;
         let (thread, main_id) = world().add_thread();
         let main = tasklet_type::new_main(main_id)?;
@@ -129,11 +141,14 @@ impl Runtime {
             remote,
             timers: RefCell::new(Timers::new()),
             stacks: RefCell::new(stacks),
+            thread_stacks: RefCell::new(thread_stacks),
             finished: RefCell::default(),
             runners: RefCell::default(),
             jobs: Cell::new(0),
             ticks: Cell::new(0),
             turn: Cell::new(0),
+            errand: Cell::new(None),
+            on_errand: Cell::new(false),
             switches: Cell::new(0),
             signals: SignalPipe::for_this_thread().map_err(|error| object::io_error(&error))?,
         });
@@ -197,8 +212,25 @@ impl Runtime {
         std::ptr::eq(self.current.get(), self.chief.get())
     }
 
-    pub(crate) fn stack_stats(&self) -> lissom_fiber::Stats {
-        self.stacks.borrow().stats()
+    /// Statistics of the stacks of bare tasklets and of those that stand for threads.
+    pub(crate) fn stack_stats(&self) -> [lissom_fiber::Stats; 2] {
+        [self.stacks.borrow().stats(), self.thread_stacks.borrow().stats()]
+    }
+
+    fn stacks_for(&self, tasklet: &Tasklet) -> &RefCell<StackPool> {
+        if tasklet.thread.get() { &self.thread_stacks } else { &self.stacks }
+    }
+
+    /// How many bytes of machine stack are left to the running code; `None` on the main stack.
+    pub(crate) fn headroom(&self) -> Option<usize> {
+        let me = self.me();
+        if me.link().is_none() || self.on_errand.get() {
+            return None;
+        }
+        let here = 0_u8;
+        // SAFETY: as in `resume`: the fiber stays in place, and only its constant bounds are read.
+        let bottom = unsafe { (*me.fiber.as_ptr()).as_ref() }.map(|fiber| fiber.stack().bottom() as usize)?;
+        Some((std::ptr::from_ref(&here) as usize).saturating_sub(bottom))
     }
 
     pub(crate) fn switches(&self) -> u64 {
@@ -318,6 +350,11 @@ impl Runtime {
     /// An exception thrown into the tasklet, or raised by a signal handler in the main one.
     #[inline]
     pub(crate) fn switch(&self) -> PyResult<()> {
+        if self.on_errand.get() {
+            return Err(object::runtime_error(
+                "a tasklet cannot wait or switch in code that the compiler or marshal calls",
+            ));
+        }
         let me = self.me();
         if world().head(self.thread) == Some(me.id()) {
             // Alone, or first again: what would end the waits of others has to be seen all the same.
@@ -461,19 +498,57 @@ impl Runtime {
         self.current.set(next);
     }
 
+    /// Runs `body` on the main stack, with the running tasklet's state; on the main stack itself, at once.
+    pub(crate) fn on_main_stack<R>(&self, body: impl FnOnce() -> R) -> R {
+        let Some(link) = self.me().link().filter(|_| !self.on_errand.get()) else { return body() };
+        let mut body = Some(body);
+        let mut result = None;
+        let mut errand = || result = body.take().map(|body| body());
+        let errand: *mut dyn FnMut() = &mut errand;
+        // SAFETY: only the lifetime changes; `drive` runs the errand while this frame is suspended below, and forgets it.
+        self.errand.set(Some(unsafe { std::mem::transmute::<*mut dyn FnMut(), *mut (dyn FnMut() + 'static)>(errand) }));
+        // SAFETY: the link of the running tasklet, on its own stack.
+        unsafe { Fiber::suspend(link) };
+        result.expect("drive has run the errand")
+    }
+
+    /// Whether the running code is an errand (R5).
+    #[inline]
+    pub(crate) fn on_errand(&self) -> bool {
+        self.on_errand.get()
+    }
+
+    #[cold]
+    fn run_errand(&self, errand: *mut dyn FnMut()) {
+        // SAFETY: T2; the main tasklet does not run, and this code is on its stack.
+        let bounds = unsafe { tstate::exchange_bounds(self.tstate, (*self.root().saved()).bounds()) };
+        self.on_errand.set(true);
+        // SAFETY: the closure lives in the suspended frame of `on_main_stack`.
+        unsafe { (*errand)() };
+        self.on_errand.set(false);
+        // SAFETY: T2; the tasklet is resumed next.
+        unsafe { tstate::exchange_bounds(self.tstate, bounds) };
+    }
+
     #[inline]
     fn resume(&self, tasklet: &Tasklet) -> Progress {
         let fiber = tasklet.fiber.as_ptr();
         // SAFETY: the fiber stays in place while it runs: only this thread's `drive` takes it out, when it has finished.
         // A `RefCell` borrow would span the switch (R4).
         let fiber = unsafe { (*fiber).as_mut() }.expect("a started tasklet has a fiber (K2)");
-        // SAFETY: resumed on the thread it started on; what it refers to is kept by its frames.
-        unsafe { fiber.resume() }
+        loop {
+            // SAFETY: resumed on the thread it started on; what it refers to is kept by its frames.
+            let progress = unsafe { fiber.resume() };
+            match self.errand.take() {
+                None => return progress,
+                Some(errand) => self.run_errand(errand),
+            }
+        }
     }
 
     /// Gives a ready tasklet a stack. Returns false if there is none: the tasklet has failed then.
     fn start(&self, tasklet: &Tasklet, loaded: &mut *const Tasklet) -> bool {
-        let stack = self.stacks.borrow_mut().take();
+        let stack = self.stacks_for(tasklet).borrow_mut().take();
         let stack = match stack {
             Ok(stack) => stack,
             Err(error) => {
@@ -507,7 +582,7 @@ impl Runtime {
     fn retire(&self, tasklet: &Tasklet) {
         let fiber = tasklet.fiber.borrow_mut().take();
         if let Some(fiber) = fiber {
-            self.stacks.borrow_mut().give(fiber.into_stack());
+            self.stacks_for(tasklet).borrow_mut().give(fiber.into_stack());
         }
         tasklet.set_link(None);
         // SAFETY: what it owned was dropped at its end (`tstate::finish`), so the saved words are stale.

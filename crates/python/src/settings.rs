@@ -7,10 +7,16 @@ use std::sync::OnceLock;
 pub(crate) struct Settings {
     /// `LISSOM_STACK_SIZE`: bytes of machine stack per tasklet.
     pub(crate) stack_size: usize,
+    /// `LISSOM_THREAD_STACK_SIZE`: the same for tasklets that stand for threads.
+    pub(crate) thread_stack_size: usize,
 }
 
 /// On 3.11 one counter limits Python and C recursion alike, so a stack must carry a thousand levels of either.
 const DEFAULT_STACK_SIZE: usize = if cfg!(Py_3_12) { 256 * 1024 } else { 1024 * 1024 };
+
+/// Code written for threads expects to go deep: a thread has 8 MiB. Address space costs nothing, but stacks further apart
+/// need more pages of page table, so bare tasklets stay closer together.
+const DEFAULT_THREAD_STACK_SIZE: usize = 1024 * 1024;
 
 /// The least that the interpreter's own uncounted stack use and a useful depth need.
 const MIN_STACK_SIZE: usize = 128 * 1024;
@@ -23,20 +29,22 @@ static SETTINGS: OnceLock<Settings> = OnceLock::new();
 /// # Errors
 /// A line that says which setting is wrong and what is allowed.
 pub(crate) fn load() -> Result<(), String> {
-    let stack_size = match std::env::var("LISSOM_STACK_SIZE") {
-        Err(_) => DEFAULT_STACK_SIZE,
-        Ok(text) => parse_size(&text)?,
-    };
+    let stack_size = size("LISSOM_STACK_SIZE", DEFAULT_STACK_SIZE)?;
+    let thread_stack_size = size("LISSOM_THREAD_STACK_SIZE", DEFAULT_THREAD_STACK_SIZE)?;
     if let Ok(driver) = std::env::var("LISSOM_DRIVER")
         && !matches!(driver.as_str(), "auto" | "epoll")
     {
         return Err(format!("LISSOM_DRIVER={driver} is not supported: choose auto or epoll"));
     }
-    let _ = SETTINGS.set(Settings { stack_size });
+    let _ = SETTINGS.set(Settings { stack_size, thread_stack_size });
     Ok(())
 }
 
-fn parse_size(text: &str) -> Result<usize, String> {
+fn size(name: &str, default: usize) -> Result<usize, String> {
+    std::env::var(name).map_or(Ok(default), |text| parse_size(name, &text))
+}
+
+fn parse_size(name: &str, text: &str) -> Result<usize, String> {
     let (digits, unit) = match text.trim_end().to_ascii_lowercase() {
         lower if lower.ends_with('k') => (lower[..lower.len() - 1].to_owned(), 1024),
         lower if lower.ends_with('m') => (lower[..lower.len() - 1].to_owned(), 1024 * 1024),
@@ -46,7 +54,7 @@ fn parse_size(text: &str) -> Result<usize, String> {
     match size {
         Some(size) if (MIN_STACK_SIZE..=MAX_STACK_SIZE).contains(&size) => Ok(size.next_multiple_of(4096)),
         _ => Err(format!(
-            "LISSOM_STACK_SIZE={text} is not a stack size: give bytes, or a number with K or M, from {}K to {}M",
+            "{name}={text} is not a stack size: give bytes, or a number with K or M, from {}K to {}M",
             MIN_STACK_SIZE / 1024,
             MAX_STACK_SIZE / 1024 / 1024
         )),

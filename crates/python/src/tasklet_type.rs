@@ -184,10 +184,11 @@ unsafe extern "C" fn slot_finalize(slf: *mut PyObject) {
     if tasklet.phase() != Phase::Started {
         return;
     }
+    let must_wait = Runtime::current().is_some_and(Runtime::on_errand);
     // SAFETY: finalisers keep the exception that is being handled (PEP 442).
     let handled = unsafe { ffi::PyErr_Occurred() };
     let handled = (!handled.is_null()).then(Exc::take);
-    let result = status_boundary(|| throw(tasklet, Exc::instance(Obj::borrowed(tasklet_exit()))?, false));
+    let result = status_boundary(|| throw(tasklet, Exc::instance(Obj::borrowed(tasklet_exit()))?, must_wait));
     if result < 0 {
         write_unraisable(None);
     }

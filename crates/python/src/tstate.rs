@@ -332,6 +332,57 @@ pub(crate) unsafe fn load(ts: *mut PyThreadState, saved: &Saved) {
     }
 }
 
+/// How deep C code may still go: what belongs to the machine stack in use rather than to the tasklet.
+#[derive(Clone, Copy)]
+pub(crate) struct StackBounds {
+    #[cfg(all(Py_3_12, not(Py_3_14)))]
+    c_recursion_remaining: i32,
+    #[cfg(Py_3_14)]
+    words: [usize; 3],
+}
+
+impl Saved {
+    /// The bounds of the stack that a tasklet that does not run was saved on.
+    pub(crate) fn bounds(&self) -> StackBounds {
+        StackBounds {
+            #[cfg(all(Py_3_12, not(Py_3_14)))]
+            c_recursion_remaining: self.c_recursion_remaining,
+            #[cfg(Py_3_14)]
+            words: [self.c_stack_top, self.c_stack_soft_limit, self.c_stack_hard_limit],
+        }
+    }
+}
+
+/// Puts other bounds in force; returns those before.
+///
+/// # Safety
+/// T2; the running code is on the stack of these bounds, or leaves for it before it calls anything.
+pub(crate) unsafe fn exchange_bounds(ts: *mut PyThreadState, bounds: StackBounds) -> StackBounds {
+    let _ = (ts, &bounds);
+    // SAFETY: T1, T2.
+    unsafe {
+        let before = StackBounds {
+            #[cfg(all(Py_3_12, not(Py_3_14)))]
+            c_recursion_remaining: get(ts, offset::c_recursion_remaining),
+            #[cfg(Py_3_14)]
+            words: [
+                get(ts, offset::c_stack_top),
+                get(ts, offset::c_stack_soft_limit),
+                get(ts, offset::c_stack_hard_limit),
+            ],
+        };
+        #[cfg(all(Py_3_12, not(Py_3_14)))]
+        set(ts, offset::c_recursion_remaining, bounds.c_recursion_remaining);
+        #[cfg(Py_3_14)]
+        {
+            set(ts, offset::c_stack_top, bounds.words[0]);
+            set(ts, offset::c_stack_soft_limit, bounds.words[1]);
+            set(ts, offset::c_stack_hard_limit, bounds.words[2]);
+        }
+        before
+    }
+}
+
 /// Saves an identity, and loads another.
 ///
 /// # Safety

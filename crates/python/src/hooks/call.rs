@@ -93,7 +93,7 @@ fn dispatch(slot: &'static Slot, wrapper: Wrapper, slf: *mut PyObject, raw: Raw)
     // SAFETY: reads a thread-local.
     let ts = unsafe { PyThreadState_GetUnchecked() };
     match Runtime::current() {
-        Some(runtime) if runtime.tstate() == ts => boundary(|| {
+        Some(runtime) if runtime.tstate() == ts && !runtime.on_errand() => boundary(|| {
             if slot.cost() > 0 {
                 runtime.take_turn(slot.cost())?;
             }
@@ -307,6 +307,33 @@ impl Call {
             Raw::Method(class, ..) => Raw::Method(class, values.as_ptr(), count, null_mut()),
         };
         // SAFETY: as above.
+        Obj::owned(unsafe { original(self.slot, self.slf, raw) })
+    }
+
+    /// Calls the original with other positional arguments, a tuple, and keywords.
+    pub(crate) fn original_packed(&self, args: &Obj, kwargs: Option<&Obj>) -> PyResult<Obj> {
+        // SAFETY: a tuple and its size.
+        let count = unsafe { ffi::PyTuple_Size(args.ptr()) } as usize;
+        // SAFETY: within the tuple; items are borrowed while it is held.
+        let mut values: Vec<_> = (0..count).map(|i| unsafe { ffi::PyTuple_GetItem(args.ptr(), i as isize) }).collect();
+        let Some(kwargs) = kwargs else { return self.original_with(&values) };
+        let (mut names, mut place) = (Vec::new(), 0);
+        let (mut key, mut value) = (null_mut(), null_mut());
+        // SAFETY: a dict that nobody changes meanwhile; items are borrowed.
+        while unsafe { ffi::PyDict_Next(kwargs.ptr(), &mut place, &mut key, &mut value) } != 0 {
+            names.push(key);
+            values.push(value);
+        }
+        let names = tuple_of(&names)?;
+        let positional = count as ffi::Py_ssize_t;
+        let raw = match self.raw {
+            Raw::Keywords(..) => Raw::Keywords(args.ptr(), kwargs.ptr()),
+            Raw::FastKeywords(..) => Raw::FastKeywords(values.as_ptr(), positional, names.ptr()),
+            Raw::Method(class, ..) => Raw::Method(class, values.as_ptr(), positional, names.ptr()),
+            // Without keywords in its convention the call could not have brought any.
+            Raw::One(_) | Raw::Fast(..) => return self.original_with(&values[..count]),
+        };
+        // SAFETY: the same signature as the call that came in; all references live until it returns.
         Obj::owned(unsafe { original(self.slot, self.slf, raw) })
     }
 

@@ -15,6 +15,7 @@ mod buffer;
 mod buffered;
 pub(crate) mod call;
 mod dealloc;
+mod deep;
 mod file;
 mod lock;
 mod os;
@@ -71,7 +72,15 @@ fn table() -> &'static [Hook] {
 /// The rows that are never taken out again.
 fn lasting() -> &'static [Hook] {
     static LASTING: GilCell<Option<&'static [Hook]>> = GilCell::new(None);
-    LASTING.get().get_or_insert_with(|| Box::leak(thread::lasting_table().into_boxed_slice()))
+    LASTING.get().get_or_insert_with(|| Box::leak(thread::lasting_table().into_iter().chain(deep::table()).collect()))
+}
+
+/// Puts the rows in place that are never taken out again: when the module is loaded.
+///
+/// # Errors
+/// As for [`install`].
+pub(crate) fn install_lasting() -> PyResult<()> {
+    lasting().iter().try_for_each(Hook::install)
 }
 
 /// Whether hooks are in force.
@@ -113,7 +122,6 @@ fn prepare() -> PyResult<()> {
     // Up to 3.12 a lock tells of the end of a thread, later a handle.
     dealloc::watch(&[rlock::WATCHED, if cfg!(Py_3_13) { thread::WATCHED } else { lock::WATCHED }])?;
     thread::watch_ident()?;
-    lasting().iter().try_for_each(Hook::install)?;
     socket::watch_finalizers()?;
     signal::take_over()
 }

@@ -99,6 +99,9 @@ pub(super) fn slice_over(runtime: &Runtime) -> PyResult<()> {
     if LAST.replace(switches) != switches {
         return Ok(());
     }
+    if runtime.on_errand() {
+        return Ok(());
+    }
     let sliced = runtime.me().thread.get() || (runtime.on_main() && thread::any());
     if !sliced {
         return Ok(());

@@ -37,8 +37,10 @@ fn dispatch(args: Args) -> PyResult<Obj> {
             let main = runtime.chief();
             main.signalled.set(true);
             world::make_runnable(main);
-            world().make_head(main.id());
-            runtime.switch()?;
+            if !runtime.on_errand() {
+                world().make_head(main.id());
+                runtime.switch()?;
+            }
             Ok(Obj::none())
         }
         _ => call_handler(signum, frame.map_or_else(Obj::none, Obj::borrowed)),
