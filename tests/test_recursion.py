@@ -32,7 +32,7 @@ def size(script: Script, request: pytest.FixtureRequest) -> str | None:
     return str(request.param)
 
 
-@pytest.mark.parametrize("limit", [None, 100_000], ids=["usual_limit", "raised_limit"])
+@pytest.mark.parametrize("limit", [None, 15_000], ids=["usual_limit", "raised_limit"])
 def test_every_recursion_ends_in_recursion_error(script: Script, size: str | None, limit: int | None) -> None:
     words = [str(CASES)] if limit is None else [str(CASES), str(limit)]
     done = script.python(*words, env={"LISSOM_STACK_SIZE": size})

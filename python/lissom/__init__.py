@@ -1,17 +1,22 @@
 """Plain, blocking Python that scales: a call that would block blocks only the calling tasklet.
 
+    import time
     import lissom
 
     lissom.hook()                    # the standard library's blocking calls now switch tasklets
 
     def greet(name):
-        lissom.sleep(1)
+        time.sleep(1)
         return f"hello {name}"
 
     tasklets = [lissom.spawn(greet, name) for name in ("Ada", "Grace")]
     print([lissom.join(t) for t in tasklets])     # after one second, not two
 
 Whole programs run this way without a change: ``python -m lissom app.py``.
+
+Tasklets: `spawn`, `join`, `sleep`, `schedule`, `schedule_remove`, `run`, `getcurrent`, `getmain`, `getruncount`, the
+class `tasklet` and the exception `TaskletExit`. Between them: `channel`. Time limits: `timeout`. Real threads:
+`offload`. Hooks: `hook`, `unhook`, `is_hooked`. Errors: `excepthook`.
 """
 
 try:

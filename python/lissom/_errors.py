@@ -10,16 +10,21 @@ if TYPE_CHECKING:
 
 
 def excepthook(tasklet: tasklet_type, exception: BaseException) -> None:
-    """Report an exception that ended a tasklet, on ``sys.stderr``, with its full traceback.
+    """Report on ``sys.stderr`` an exception that ended a tasklet, with its full traceback.
 
-    Called in the dying tasklet for every uncaught exception, unless another tasklet is waiting in
-    :func:`lissom.join` for this one: that one gets it instead. ``TaskletExit`` ends a tasklet silently;
-    ``SystemExit`` and ``KeyboardInterrupt`` go on in the main tasklet; what leaves a ``threading.Thread`` goes to
-    ``threading.excepthook`` as always. Assign another function to ``lissom.excepthook`` to replace this one; should
-    it fail, both exceptions are printed.
+    Called in the dying tasklet for every uncaught exception, unless another tasklet is waiting in `lissom.join` for
+    this one: that one gets it instead. Switches only if ``sys.stderr`` would block.
 
-    :param tasklet: the tasklet that ends.
-    :param exception: the exception, with its traceback.
+    Not called for ``TaskletExit``, which ends a tasklet silently; for ``SystemExit`` and ``KeyboardInterrupt``, which
+    go on in the main tasklet; and for what leaves a ``threading.Thread``, which goes to ``threading.excepthook`` as
+    always.
+
+    ``tasklet`` is the one that ends, ``exception`` what ended it.
+
+    Returns None. Does nothing if ``sys.stderr`` is None. Should it raise, both exceptions are printed by
+    ``sys.unraisablehook``, and the other tasklets go on.
+
+    Assign another function of the same arguments to ``lissom.excepthook`` to replace it.
     """
     import traceback
 

@@ -8,6 +8,7 @@ from lissom import _core
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
 
 class timeout:
@@ -18,12 +19,23 @@ class timeout:
         with lissom.timeout(2.5):
             answer = connection.recv(1024)
 
-    When the time is over, :exc:`TimeoutError` is raised in the block, at the place where it waits, or at its next
-    switch if it is busy computing: a tasklet is not interrupted in the middle of a computation. Blocks may be nested;
-    each raises an exception of its own. The object can be used once. Entering and leaving never switch.
+    When the time is over, ``TimeoutError`` is raised in the block: where it waits, or at its next switch. A tasklet is
+    not interrupted in the middle of a computation; a block that never waits ends as if there were no limit. Entering
+    and leaving never switch.
 
-    :param seconds: the limit, a number; negative counts as 0, ``None`` sets none.
-    :raises TimeoutError: from the block; :attr:`expired` is true afterwards.
+    ``seconds`` is a number; less than 0 counts as 0, and None sets no limit. An object can be used once. Blocks may be
+    nested, and each has an exception of its own.
+
+    Entering returns the object. Its attribute ``expired`` is true once the ``TimeoutError`` of this very object has
+    left the block. Entering raises ``TypeError`` or ``ValueError`` for what is no number of seconds, ``RuntimeError``
+    the second time.
+
+    What the block was doing stays as it is: a ``recv`` that was ended has received nothing, of a ``sendall`` a part may
+    have been sent, a function in `lissom.offload` runs to its end. A tasklet that is killed leaves the block as it does
+    any other, and the limit is lifted.
+
+    Unlike ``socket.settimeout`` it counts for the block as a whole, whatever it waits for; unlike ``asyncio.timeout``
+    it cannot be rescheduled.
     """
 
     __slots__ = ("_exception", "_key", "_seconds", "expired")
@@ -34,7 +46,7 @@ class timeout:
         self._exception: TimeoutError | None = None
         self.expired = False
 
-    def __enter__(self) -> timeout:
+    def __enter__(self) -> Self:
         if self._exception is not None:
             raise RuntimeError("a timeout can be used once: make another one")
         self._exception = TimeoutError(f"timed out after {self._seconds} seconds")

@@ -288,31 +288,81 @@ fn set_schedule_all(slf: *mut PyObject, value: Obj) -> PyResult<()> {
 pub(crate) fn define() -> PyResult<Obj> {
     let methods = table(
         vec![
-            method!(c"send", send, c"send($self, value)\n--\n\nGive a value to a receiver. Waits if none is there; with the default preference a waiting receiver runs at once."),
-            method!(c"receive", receive, c"receive($self)\n--\n\nTake a value from a sender. Waits if none is there."),
-            method!(c"send_exception", send_exception, c"send_exception($self, exc_class, *args)\n--\n\nRaise exc_class(*args) in a receiver. Waits if none is there."),
-            method!(c"open", open, c"open($self)\n--\n\nReopen a closed channel. Never switches."),
-            method!(c"close", close, c"close($self)\n--\n\nForbid waiting on the channel from now on; who waits already is still served. Never switches."),
+            method!(
+                c"send",
+                send,
+                c"send($self, value)\n--\n\n\
+                Give a value to a receiver.\n\n\
+                Switches if no receiver waits, until one comes. If one waits, it is handed the value at once,\n\
+                and with the default preference -1 it runs next, the caller last. A receiver of another thread\n\
+                is woken there; the caller goes on.\n\n\
+                Returns None. Raises ValueError if it would have to wait on a closed channel, RuntimeError (a\n\
+                deadlock) in the main tasklet if nothing can run any more. In both cases nothing was given.\n\n\
+                If the waiting caller is killed or a `lissom.timeout` ends its wait, it leaves the channel; the\n\
+                value was not given unless a receiver had come just before. As in Stackless."
+            ),
+            method!(
+                c"receive",
+                receive,
+                c"receive($self)\n--\n\n\
+                Take a value from a sender.\n\n\
+                Switches if no sender waits, until one comes. If one waits, its value is returned at once; with\n\
+                the default preference -1 the sender is queued and the caller goes on. A sender of another\n\
+                thread is woken there.\n\n\
+                Returns the value. Raises the exception if that was sent, ValueError if it would have to wait on\n\
+                a closed channel, RuntimeError (a deadlock) in the main tasklet if nothing can run any more.\n\n\
+                If the waiting caller is killed or a `lissom.timeout` ends its wait, it leaves the channel. A\n\
+                value that a sender had handed over just before is lost then. As in Stackless."
+            ),
+            method!(
+                c"send_exception",
+                send_exception,
+                c"send_exception($self, exc_class, *args)\n--\n\n\
+                Raise ``exc_class(*args)`` in a receiver.\n\n\
+                Switches, returns and is ended as `send`. Raises TypeError if ``exc_class`` is no exception\n\
+                class, and what calling it raises; nothing was sent then. As in Stackless."
+            ),
+            method!(
+                c"open",
+                open,
+                c"open($self)\n--\n\n\
+                Reopen a closed channel. Never switches. Returns None. As in Stackless."
+            ),
+            method!(
+                c"close",
+                close,
+                c"close($self)\n--\n\n\
+                Let nobody wait on the channel from now on.\n\n\
+                Never switches, and wakes nobody: whoever waits already is still served. What would have to wait\n\
+                raises ValueError, and an iteration ends when no sender waits.\n\n\
+                Returns None. As in Stackless, where a waiting receiver is usually sent StopIteration."
+            ),
         ],
         ffi::PyMethodDef::zeroed(),
     );
     let attributes = table(
         vec![
-            attribute!(c"balance", get_balance, c"How many senders wait, or, negative, how many receivers."),
-            attribute!(c"closing", get_closing, c"Whether close() was called."),
-            attribute!(c"closed", get_closed, c"Whether close() was called and nobody waits any more."),
+            attribute!(
+                c"balance",
+                get_balance,
+                c"How many senders wait, or, as a negative number, how many receivers. An int."
+            ),
+            attribute!(c"closing", get_closing, c"Whether `close` was called. A bool."),
+            attribute!(c"closed", get_closed, c"Whether `close` was called and nobody waits any more. A bool."),
             attribute!(c"queue", get_queue, c"The tasklet that has waited longest, or None."),
             attribute!(
                 c"preference",
                 get_preference,
                 set_preference,
-                c"Who goes on after an exchange: -1 the receiver, 1 the sender, 0 the caller."
+                c"Who goes on after an exchange: -1 the receiver (the default), 1 the sender, 0 the caller.\n\
+                Beyond that it is clamped."
             ),
             attribute!(
                 c"schedule_all",
                 get_schedule_all,
                 set_schedule_all,
-                c"Whether both partners are queued after an exchange; overrides preference."
+                c"Whether a third one runs after an exchange, both partners being queued: 0 (the default) or\n\
+                1. Overrides `preference`."
             ),
         ],
         // SAFETY: the all-zero entry ends the table.
@@ -329,7 +379,14 @@ pub(crate) fn define() -> PyResult<Obj> {
         // SAFETY: the all-zero entry ends the table.
         unsafe { std::mem::zeroed() },
     );
-    let doc = c"channel()\n--\n\nA rendezvous: a value passes when a sender and a receiver meet.";
+    let doc = c"channel()\n--\n\n\
+        A meeting place for tasklets: a value passes when a sender and a receiver meet there.\n\n\
+        There is no buffer. Whoever comes first waits, in order of arrival; `balance` tells how many.\n\
+        The tasklets may belong to different threads. `preference` and `schedule_all` say who goes on\n\
+        after an exchange.\n\n\
+        Iterating receives until the channel is closed and no sender waits. It may be subclassed and\n\
+        referred to weakly. As ``stackless.channel``; ``send_throw``, ``send_sequence`` and pickling are\n\
+        not there yet.";
     let slot = |slot: i32, pfunc: *mut std::ffi::c_void| ffi::PyType_Slot { slot, pfunc };
     let slots = vec![
         slot(ffi::Py_tp_new, slot_new as *mut _),

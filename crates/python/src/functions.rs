@@ -194,19 +194,163 @@ fn stats(args: Args) -> PyResult<Obj> {
 pub(crate) fn methods() -> *mut ffi::PyMethodDef {
     table(
         vec![
-            method!(c"spawn", spawn, c"spawn(func, /, *args, **kwargs)\n--\n\nQueue a new tasklet that calls func(*args, **kwargs). Never switches. Returns the tasklet."),
-            method!(c"join", join, c"join(tasklet, timeout=None)\n--\n\nWait for a tasklet to end; its result, or its exception raised."),
-            method!(c"sleep", sleep, c"sleep(seconds)\n--\n\nLet others run for that long; sleep(0) lets each run once."),
-            method!(c"schedule", schedule, c"schedule(retval=...)\n--\n\nLet the others run; go on when it is this tasklet's turn again."),
-            method!(c"schedule_remove", schedule_remove, c"schedule_remove(retval=...)\n--\n\nLeave the queue and let the others run; go on when inserted again."),
-            method!(c"run", run, c"run()\n--\n\nRun the other tasklets until none can run or waits for input, output, time or another thread."),
-            method!(c"getcurrent", getcurrent, c"getcurrent()\n--\n\nThe running tasklet."),
-            method!(c"getmain", getmain, c"getmain()\n--\n\nThe main tasklet of this thread."),
-            method!(c"getruncount", getruncount, c"getruncount()\n--\n\nHow many tasklets can run, the caller included."),
-            method!(c"offload", offload, c"offload(func, /, *args, **kwargs)\n--\n\nCall func in a real thread; only this tasklet waits. Its result, or its exception raised."),
-            method!(c"hook", hook, c"hook(threads=True)\n--\n\nMake the standard library's blocking calls block only the calling tasklet, and its threads tasklets."),
-            method!(c"unhook", unhook, c"unhook()\n--\n\nUndo hook()."),
-            method!(c"is_hooked", is_hooked, c"is_hooked()\n--\n\nWhether hook() is in force."),
+            method!(
+                c"spawn",
+                spawn,
+                c"spawn(func, /, *args, **kwargs)\n--\n\n\
+                Queue a new tasklet that calls ``func(*args, **kwargs)``.\n\n\
+                Never switches: the tasklet first runs when the caller waits, yields or ends.\n\n\
+                The tasklet shares the caller's ``contextvars`` context (the object itself, as in Stackless\n\
+                3.7). While ``hook(threads=True)`` is in force it has an ident and thread-locals of its own.\n\n\
+                Returns the tasklet, a `lissom.tasklet`. What ``func`` returns or raises is had by\n\
+                `lissom.join`; an exception that nobody joins for goes to `lissom.excepthook`.\n\n\
+                Raises TypeError if ``func`` is missing or not callable; nothing is queued then. Whether there\n\
+                is memory for a stack shows when the tasklet first runs: if not, it ends with MemoryError.\n\n\
+                A tasklet that is killed before it has run never calls ``func``.\n\n\
+                Stackless: ``tasklet(func)(*args, **kwargs)``, which works here, too."
+            ),
+            method!(
+                c"join",
+                join,
+                c"join(tasklet, timeout=None)\n--\n\n\
+                Wait until a tasklet has ended, and return what its function returned.\n\n\
+                Switches, unless the tasklet has ended already.\n\n\
+                ``tasklet`` may belong to another thread. ``timeout`` is in seconds; None waits for ever, less\n\
+                than 0 counts as 0.\n\n\
+                Returns the function's result; None if the tasklet was killed. One that is not alive because it\n\
+                has no arguments yet, and a main tasklet, count as ended: None, at once.\n\n\
+                Raises the exception that ended the tasklet (the same object for everyone who joins; who is\n\
+                waiting when it is raised keeps it from `lissom.excepthook`), TimeoutError after the timeout,\n\
+                RuntimeError for the calling tasklet itself, TypeError or ValueError for what is no tasklet or\n\
+                no number. The tasklet goes on in all of these cases.\n\n\
+                If the caller is killed or a `lissom.timeout` ends its wait, the tasklet that it waits for goes\n\
+                on.\n\n\
+                Stackless has no such function; of ``threading.Thread.join`` it differs in that the outcome is\n\
+                handed over and that a timeout raises."
+            ),
+            method!(
+                c"sleep",
+                sleep,
+                c"sleep(seconds)\n--\n\n\
+                Let the calling tasklet wait for some time while others run.\n\n\
+                Switches if another tasklet can run; else the thread waits in the kernel, without the GIL.\n\n\
+                ``seconds`` is a number from 0; ``sleep(0)`` lets every tasklet that can run do so once, as\n\
+                `lissom.schedule`. The clock is the monotonic one, in nanoseconds; the wait is never shorter.\n\n\
+                Returns None. Raises TypeError for what is no number, ValueError if it is negative or NaN.\n\n\
+                What is thrown into the tasklet ends the sleep early. A signal does not, unless its handler\n\
+                raises (PEP 475).\n\n\
+                Like ``time.sleep``, but it needs no `lissom.hook`."
+            ),
+            method!(
+                c"schedule",
+                schedule,
+                c"schedule(retval=...)\n--\n\n\
+                Let the other tasklets run, and go on when it is the caller's turn again.\n\n\
+                Switches if another tasklet of the thread can run: the caller goes to the end of the queue.\n\n\
+                Returns ``retval``, by default the calling tasklet. Raises only what is thrown into the caller\n\
+                meanwhile.\n\n\
+                As ``stackless.schedule``."
+            ),
+            method!(
+                c"schedule_remove",
+                schedule_remove,
+                c"schedule_remove(retval=...)\n--\n\n\
+                Leave the queue and let the others run, until somebody inserts the calling tasklet again.\n\n\
+                Always switches. The caller is paused: `lissom.tasklet.insert` or `lissom.tasklet.run` lets it\n\
+                go on.\n\n\
+                Returns ``retval``, by default the calling tasklet. Raises what is thrown into the caller\n\
+                meanwhile, and in the main tasklet RuntimeError (a deadlock) when nothing can run any more.\n\n\
+                The scheduler keeps no reference to a paused tasklet: when the last one is dropped, the tasklet\n\
+                is killed.\n\n\
+                As ``stackless.schedule_remove``."
+            ),
+            method!(
+                c"run",
+                run,
+                c"run()\n--\n\n\
+                Let the other tasklets of the thread run until none of them can go on by itself.\n\n\
+                Switches, unless there are no others. May be called in any tasklet, also inside another\n\
+                ``run()``.\n\n\
+                Returns None when no other tasklet can run or waits for input, output, time, `lissom.offload`,\n\
+                or, as long as there are other threads in the process, for a lock, a queue or a join that such a\n\
+                thread could end. Those that are blocked on a channel, paused, or wait for each other are left\n\
+                as they are.\n\n\
+                Raises what is thrown into the caller; the others stay where they are.\n\n\
+                ``stackless.run`` takes a time limit, does not wait for input and output, and raises what ends a\n\
+                tasklet. Here that goes to `lissom.excepthook`."
+            ),
+            method!(
+                c"getcurrent",
+                getcurrent,
+                c"getcurrent()\n--\n\n\
+                Return the running tasklet.\n\n\
+                Never switches. A thread that has no scheduler gets one, and its main tasklet is returned."
+            ),
+            method!(
+                c"getmain",
+                getmain,
+                c"getmain()\n--\n\n\
+                Return the main tasklet of the calling thread: the one that runs on the thread's own stack.\n\n\
+                Never switches. A thread that has no scheduler gets one. In the child of a fork it is the\n\
+                tasklet that forked."
+            ),
+            method!(
+                c"getruncount",
+                getruncount,
+                c"getruncount()\n--\n\n\
+                Return how many tasklets of the calling thread can run, as an int from 1.\n\n\
+                Never switches. The caller counts; those that wait or are paused do not. As\n\
+                ``stackless.getruncount``."
+            ),
+            method!(
+                c"offload",
+                offload,
+                c"offload(func, /, *args, **kwargs)\n--\n\n\
+                Call ``func(*args, **kwargs)`` in a real thread; only the calling tasklet waits.\n\n\
+                Switches. The thread is one of a pool of at most 16, which name resolution and the like share;\n\
+                when all are busy, the call waits its turn.\n\n\
+                For calls that block inside a C library, and for long computations in C that release the GIL.\n\
+                There is no scheduler in that thread, so hooked functions block it as ever, and threads started\n\
+                there are real ones. The function runs in an empty ``contextvars`` context.\n\n\
+                Returns what ``func`` returns. Raises what it raises, with its traceback; TypeError if it is\n\
+                missing or not callable; RuntimeError if no thread can be started, or at the end of the program.\n\n\
+                If the caller is killed or a `lissom.timeout` ends its wait, it goes on at once; ``func`` runs\n\
+                to its end, and what it returns or raises is dropped. The program does not end before it has.\n\n\
+                Like ``asyncio.to_thread``, which copies the context."
+            ),
+            method!(
+                c"hook",
+                hook,
+                c"hook(threads=True)\n--\n\n\
+                Make the standard library's blocking calls block only the calling tasklet.\n\n\
+                Never switches. In force for the whole process, on every thread that has a scheduler (the\n\
+                calling thread gets one), and for functions, sockets and locks that were imported or made\n\
+                before. Call it in the main thread: signal handlers that are set already can only be taken over\n\
+                there.\n\n\
+                ``threads``: whether a ``threading.Thread`` that is started on a thread with a scheduler becomes\n\
+                a tasklet. Threads that run already stay what they are. Calling the function again only changes\n\
+                this.\n\n\
+                Returns None. Raises RuntimeError if this interpreter's objects are not what the hooks expect;\n\
+                nothing is hooked then.\n\n\
+                Unlike ``gevent.monkey.patch_all`` it replaces no module, class or function:\n\
+                ``docs/how-it-works.rst``."
+            ),
+            method!(
+                c"unhook",
+                unhook,
+                c"unhook()\n--\n\n\
+                Give the standard library its own functions back.\n\n\
+                Never switches. Tasklets that wait in a hooked call finish it, but a release of a lock or a\n\
+                ``put`` that is made after this does not wake those that wait for it. Threads that have become\n\
+                tasklets go on as tasklets.\n\n\
+                Returns None, also when nothing is hooked."
+            ),
+            method!(
+                c"is_hooked",
+                is_hooked,
+                c"is_hooked()\n--\n\n\
+                Return whether `lissom.hook` is in force, as a bool. Never switches."
+            ),
             method!(c"_throw_at", throw_at, c"_throw_at(seconds, exception)\n--\n\n"),
             method!(c"_remove_timer", remove_timer, c"_remove_timer(key)\n--\n\n"),
             method!(c"_stats", stats, c"_stats()\n--\n\n"),

@@ -1,6 +1,6 @@
 //! Functions in the pool of blocking threads, waited for by a tasklet.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lissom_proactor::{Pool, PoolSettings};
 use pyo3_ffi as ffi;
@@ -8,24 +8,27 @@ use pyo3_ffi as ffi;
 use crate::object::{Exc, Obj, PyResult, Raised, runtime_error};
 use crate::runtime::Runtime;
 use crate::tasklet::{Outcome, Why};
+use crate::world::GilCell;
 
-static POOL: OnceLock<Pool> = OnceLock::new();
+static POOL: GilCell<Option<Pool>> = GilCell::new(None);
 
-fn pool() -> &'static Pool {
-    POOL.get_or_init(|| Pool::new(PoolSettings::default()))
+/// The process's pool, made at first use.
+fn pool() -> Pool {
+    POOL.get().get_or_insert_with(|| Pool::new(PoolSettings::default())).clone()
 }
 
 /// Ends the threads of the pool, waiting for those that are in the middle of something.
 pub(crate) fn shutdown() {
-    if let Some(pool) = POOL.get() {
+    let pool = POOL.get().take();
+    if let Some(pool) = pool {
         crate::object::detached(|| pool.shutdown(true));
     }
 }
 
 /// After `fork`, in the child: the pool has no threads.
 pub(crate) fn after_fork() {
-    if let Some(pool) = POOL.get() {
-        pool.clone().after_fork_in_child();
+    if let Some(pool) = POOL.get().as_mut() {
+        pool.after_fork_in_child();
     }
 }
 

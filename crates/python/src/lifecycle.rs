@@ -87,7 +87,6 @@ pub(crate) fn end(args: Args) -> PyResult<Obj> {
 /// None.
 pub(crate) fn after_fork(args: Args) -> PyResult<Obj> {
     args.none("_after_fork")?;
-    jobs::after_fork();
     hooks::after_fork();
     if let Some(runtime) = Runtime::current() {
         runtime.after_fork();
@@ -127,6 +126,7 @@ pub(crate) fn end_with_thread() -> PyResult<()> {
 }
 
 extern "C" fn forked() {
+    jobs::after_fork();
     hooks::forked();
 }
 

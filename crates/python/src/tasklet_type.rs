@@ -568,28 +568,141 @@ pub(crate) fn define() -> PyResult<Obj> {
     }
     let methods = table(
         vec![
-            method!(c"bind", bind, c"bind($self, func=None, args=None, kwargs=None)\n--\n\nSet the function, and with args or kwargs make the tasklet ready to run. Never switches. Returns the tasklet."),
-            method!(c"setup", setup, c"setup($self, *args, **kwargs)\n--\n\nSet the arguments and queue the tasklet. Never switches. Returns the tasklet."),
-            method!(c"insert", insert, c"insert($self)\n--\n\nQueue the tasklet at the end. Never switches. Returns the tasklet."),
-            method!(c"remove", remove, c"remove($self)\n--\n\nTake the tasklet out of the queue: it is paused. Never switches. Returns the tasklet."),
-            method!(c"run", run, c"run($self)\n--\n\nSwitch to the tasklet now; the caller stays queued."),
-            method!(c"kill", kill, c"kill($self, pending=False)\n--\n\nRaise TaskletExit in the tasklet, now (switches) or when it next runs."),
-            method!(c"throw", throw_method, c"throw($self, exc, val=None, tb=None, pending=False)\n--\n\nRaise an exception in the tasklet, now (switches) or when it next runs."),
-            method!(c"raise_exception", raise_exception, c"raise_exception($self, exc_class, *args)\n--\n\nRaise exc_class(*args) in the tasklet, now (switches)."),
+            method!(
+                c"bind",
+                bind,
+                c"bind($self, func=None, args=None, kwargs=None)\n--\n\n\
+                Set the function, and with ``args`` or ``kwargs`` make the tasklet ready to run.\n\n\
+                Never switches. ``func`` is a callable, or None to keep the one that is bound; ``args`` a\n\
+                sequence, ``kwargs`` a dict. With nothing at all the tasklet is unbound.\n\n\
+                Returns the tasklet. With arguments it is alive and paused: `insert` or `run` lets it go.\n\n\
+                Raises TypeError for what is not callable; RuntimeError for the running tasklet, for one that is\n\
+                queued, waits or has started, and for arguments without a function. The tasklet is then as\n\
+                before. As in Stackless."
+            ),
+            method!(
+                c"setup",
+                setup,
+                c"setup($self, *args, **kwargs)\n--\n\n\
+                Set the arguments, and queue the tasklet at the end. The same as calling the tasklet.\n\n\
+                Never switches. Returns the tasklet.\n\n\
+                Raises RuntimeError if the tasklet is alive or has no function; it is then as before. As in\n\
+                Stackless."
+            ),
+            method!(
+                c"insert",
+                insert,
+                c"insert($self)\n--\n\n\
+                Queue the tasklet at the end; one that is queued or waits for input, output or time stays where\n\
+                it is.\n\n\
+                Never switches. For a tasklet of another thread that thread is woken.\n\n\
+                Returns the tasklet. Raises RuntimeError if it is blocked on a channel, not alive, or if its\n\
+                thread has ended. As in Stackless."
+            ),
+            method!(
+                c"remove",
+                remove,
+                c"remove($self)\n--\n\n\
+                Take the tasklet out of the queue: it is paused, until `insert` or `run`.\n\n\
+                Never switches. One that is in no queue is left as it is. The scheduler gives up its reference:\n\
+                a started tasklet that nothing else refers to is killed.\n\n\
+                Returns the tasklet. Raises RuntimeError for the running tasklet and for one that is blocked or\n\
+                waits. As in Stackless."
+            ),
+            method!(
+                c"run",
+                run,
+                c"run($self)\n--\n\n\
+                Switch to the tasklet now; the caller stays in the queue.\n\n\
+                Always switches, unless the tasklet is the running one or belongs to another thread; that one is\n\
+                made runnable there. A queued tasklet keeps its place: those behind it run, too, before the\n\
+                caller goes on.\n\n\
+                Returns None. Raises RuntimeError if the tasklet is blocked on a channel, waits for input,\n\
+                output or time, is not alive, or if its thread has ended; and what is thrown into the caller\n\
+                meanwhile. As in Stackless."
+            ),
+            method!(
+                c"kill",
+                kill,
+                c"kill($self, pending=False)\n--\n\n\
+                Raise TaskletExit in the tasklet, wherever it waits, so that its ``finally`` blocks run and it\n\
+                ends.\n\n\
+                Switches to the tasklet at once, unless ``pending`` is true: then the exception is raised when\n\
+                it next runs. Its wait is over either way: it has received nothing, and of a ``sendall`` a part\n\
+                may have been sent. For a tasklet of another thread the call never switches.\n\n\
+                Returns None, also for one that is not alive. For the running tasklet it raises TaskletExit;\n\
+                else only what is thrown into the caller meanwhile. RuntimeError if the thread of a started\n\
+                tasklet has ended.\n\n\
+                The tasklet may catch TaskletExit and go on. One that has not run yet ends without having called\n\
+                its function. As in Stackless, where TaskletExit is a subclass of SystemExit and in\n\
+                ``builtins``, too."
+            ),
+            method!(
+                c"throw",
+                throw_method,
+                c"throw($self, exc, val=None, tb=None, pending=False)\n--\n\n\
+                Raise an exception in the tasklet, wherever it waits.\n\n\
+                Switches to the tasklet at once, unless ``pending`` is true: then it is raised when it next\n\
+                runs. For a tasklet of another thread the call never switches.\n\n\
+                ``exc`` is an exception or a class of one, ``val`` the argument for a class, ``tb`` a traceback\n\
+                to begin with.\n\n\
+                Returns None. Raises TypeError for arguments of other types, RuntimeError if the tasklet is not\n\
+                alive (TaskletExit: does nothing) or if its thread has ended; for the running tasklet the\n\
+                exception itself, else only what is thrown into the caller meanwhile. An exception that was\n\
+                pending is replaced.\n\n\
+                As in Stackless."
+            ),
+            method!(
+                c"raise_exception",
+                raise_exception,
+                c"raise_exception($self, exc_class, *args)\n--\n\n\
+                Raise ``exc_class(*args)`` in the tasklet, wherever it waits.\n\n\
+                Switches to the tasklet at once. Returns None. Raises what calling ``exc_class`` raises, and as\n\
+                `throw` does. As in Stackless."
+            ),
         ],
         ffi::PyMethodDef::zeroed(),
     );
     let attributes = table(
         vec![
-            attribute!(c"alive", get_alive, c"Whether the tasklet can still run."),
-            attribute!(c"blocked", get_blocked, c"Whether it waits on a channel or for input, output, time, a lock."),
-            attribute!(c"scheduled", get_scheduled, c"Whether it is queued or waits."),
-            attribute!(c"paused", get_paused, c"Whether it is alive but neither queued nor waiting."),
-            attribute!(c"is_main", get_is_main, c"Whether it is the main tasklet of its thread."),
-            attribute!(c"is_current", get_is_current, c"Whether it runs now."),
-            attribute!(c"frame", get_frame, c"Its innermost frame, or None; readable while it waits."),
-            attribute!(c"tempval", get_tempval, set_tempval, c"The value last handed over; after the end, the result."),
-            attribute!(c"waits_for", get_waits_for, c"What it waits for, as text, or None."),
+            attribute!(
+                c"alive",
+                get_alive,
+                c"Whether the tasklet can still run: it has arguments or has started, and has not ended. A bool."
+            ),
+            attribute!(
+                c"blocked",
+                get_blocked,
+                c"Whether it waits on a channel, or for input, output, time, a lock, a thread. A bool. In\n\
+                Stackless: on a channel."
+            ),
+            attribute!(
+                c"scheduled",
+                get_scheduled,
+                c"Whether it is queued or waits. A bool, true for the running tasklet, as in Stackless."
+            ),
+            attribute!(c"paused", get_paused, c"Whether it is alive, but neither queued nor waiting. A bool."),
+            attribute!(c"is_main", get_is_main, c"Whether it is the main tasklet of its thread. A bool."),
+            attribute!(c"is_current", get_is_current, c"Whether it is the running tasklet of its thread. A bool."),
+            attribute!(
+                c"frame",
+                get_frame,
+                c"Its innermost Python frame, readable while it waits; None before it starts, after its end,\n\
+                and on other threads."
+            ),
+            attribute!(
+                c"tempval",
+                get_tempval,
+                set_tempval,
+                c"What was last handed over: the function it was bound to, a channel's value, after the end\n\
+                the result. May be set."
+            ),
+            attribute!(
+                c"waits_for",
+                get_waits_for,
+                c"What it waits for, as a text for people (\"time\", \"the lock at 0x...\"), or None. Not in\n\
+                Stackless."
+            ),
         ],
         // SAFETY: the all-zero entry ends the table.
         unsafe { std::mem::zeroed() },
@@ -605,7 +718,16 @@ pub(crate) fn define() -> PyResult<Obj> {
         // SAFETY: the all-zero entry ends the table.
         unsafe { std::mem::zeroed() },
     );
-    let doc = c"tasklet(func=None, args=None, kwargs=None)\n--\n\nA microthread: a function that runs on a stack of its own and is switched by the scheduler of its thread.";
+    let doc = c"tasklet(func=None, args=None, kwargs=None)\n--\n\n\
+        A function that runs on a stack of its own, in turn with the other tasklets of its thread.\n\n\
+        ``tasklet(func)`` is bound and has no arguments yet: call it, ``tasklet(func)(*args,\n\
+        **kwargs)``, to queue it. With ``args`` or ``kwargs`` it is ready and paused, until `insert` or\n\
+        `run`. `lissom.spawn` does all in one step.\n\n\
+        A tasklet belongs to the thread that made it and never moves to another. It may be subclassed,\n\
+        referred to weakly, and used again after its end. One that has started and that nothing refers\n\
+        to any more is killed, so that its ``finally`` blocks run.\n\n\
+        Raises as `bind` does. As ``stackless.tasklet``; pickling, ``switch``, ``bind_thread``,\n\
+        ``atomic`` and ``block_trap`` are not there yet.";
     let slot = |slot: i32, pfunc: *mut std::ffi::c_void| ffi::PyType_Slot { slot, pfunc };
     let slots = vec![
         slot(ffi::Py_tp_new, slot_new as *mut _),

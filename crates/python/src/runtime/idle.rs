@@ -1,0 +1,149 @@
+//! Idling: what happens when nobody can run, and what is looked at while somebody can.
+
+use std::time::Duration;
+
+use super::{Runtime, Timer, exception_of, now};
+use crate::deadlock;
+use crate::object::{self, Exc, Obj};
+use crate::signals::SignalPipe;
+use crate::tasklet::Tasklet;
+use crate::world::{self, Token, Wake};
+
+/// How many resumptions may pass before input and output and timers are looked at although tasklets can run.
+const LOOK_EVERY: u32 = 64;
+
+/// How often to see whether other threads still exist, when only they could end the waits.
+const LOOK_FOR_THREADS: Duration = Duration::from_millis(500);
+
+impl Runtime {
+    /// Waits, without the GIL, until somebody can run. Main's state is loaded.
+    pub(super) fn idle(&self) {
+        let chief = self.chief();
+        let wait = if self.timers.borrow().is_empty() && self.nothing_pending() {
+            match self.settle() {
+                Some(wait) => wait,
+                None => return,
+            }
+        } else {
+            self.until_next_timer()
+        };
+        let result = {
+            let mut proactor = self.proactor.borrow_mut();
+            object::detached(|| proactor.wait(wait))
+        };
+        if let Err(error) = result {
+            *chief.pending.borrow_mut() = Some(exception_of(|| object::io_error(&error)));
+            world::make_runnable(chief);
+        } else if matches!(result, Ok(lissom_proactor::Wait::Interrupted)) && self.signals.is_some() {
+            self.signalled();
+        }
+        self.harvest();
+    }
+
+    /// Whether no operation is under way that could wake somebody by itself.
+    pub(super) fn nothing_pending(&self) -> bool {
+        let own = usize::from(self.signals.is_some());
+        let proactor = self.proactor.borrow();
+        proactor.pending() <= own && proactor.finished() == 0 && self.jobs.get() == 0
+    }
+
+    pub(super) fn until_next_timer(&self) -> Option<Duration> {
+        let next = self.timers.borrow().next_deadline();
+        next.map(|deadline| Duration::from_nanos(deadline.saturating_sub(now())))
+    }
+
+    /// Nobody can run and nothing is pending: ends a `run()`, reports a deadlock, or says how long to wait for others.
+    pub(super) fn settle(&self) -> Option<Option<Duration>> {
+        let others = deadlock::other_threads_exist();
+        let runner = self.runners.borrow().last().copied();
+        if let Some(runner) = runner
+            && !(others && deadlock::partner_may_come(self.thread))
+        {
+            runner.unpark(Wake::Settled);
+            return None;
+        }
+        if others {
+            // The last of them may end without a word.
+            return Some(Some(LOOK_FOR_THREADS));
+        }
+        if deadlock::signal_may_come(self.signals.is_some()) {
+            return Some(None);
+        }
+        let chief = self.chief();
+        *chief.pending.borrow_mut() = Some(deadlock::error(self.thread, chief));
+        world::make_runnable(chief);
+        None
+    }
+
+    /// Counts a switch; every so often looks at input, output and timers.
+    #[inline]
+    pub(super) fn tick(&self) {
+        let ticks = self.ticks.get().wrapping_add(1);
+        self.ticks.set(ticks);
+        if ticks.is_multiple_of(LOOK_EVERY) {
+            self.look();
+        }
+    }
+
+    /// Looks at input, output and timers without waiting, because tasklets can run.
+    pub(crate) fn look(&self) {
+        if !self.nothing_pending() || self.signals.is_some() {
+            // An error here will come again when the thread waits.
+            let _ = self.proactor.borrow_mut().wait(Some(Duration::ZERO));
+        }
+        self.harvest();
+    }
+
+    /// Unparks those whose operations have finished or whose deadlines have passed.
+    pub(super) fn harvest(&self) {
+        loop {
+            let next = self.proactor.borrow_mut().next();
+            let Some(completion) = next else { break };
+            match &self.signals {
+                Some(signals) if completion.token == SignalPipe::TOKEN => {
+                    if signals.drain(&mut self.proactor.borrow_mut()) {
+                        self.signalled();
+                    }
+                }
+                _ => {
+                    Token::from_bits(completion.token).unpark(Wake::Event);
+                }
+            }
+        }
+        if self.timers.borrow().is_empty() {
+            return;
+        }
+        let now = now();
+        loop {
+            let expired = self.timers.borrow_mut().pop_expired(now);
+            match expired {
+                None => break,
+                Some(Timer::Wake(token)) => {
+                    token.unpark(Wake::Deadline);
+                }
+                Some(Timer::Throw { tasklet, exception }) => self.expire(tasklet, exception),
+            }
+        }
+    }
+
+    pub(super) fn expire(&self, tasklet: Obj, exception: Obj) {
+        // SAFETY: `throw_at` is only given tasklets.
+        let target = unsafe { &*tasklet.ptr().cast::<Tasklet>() };
+        if target.alive() || std::ptr::eq(target, self.root()) {
+            let replaced = target.pending.replace(Some(Exc(exception)));
+            world::make_runnable(target);
+            // Dropped where Python code may run.
+            self.finished.borrow_mut().extend(replaced.map(|exception| exception.0));
+        } else {
+            self.finished.borrow_mut().push(exception);
+        }
+        self.finished.borrow_mut().push(tasklet);
+    }
+
+    /// A signal has arrived: the main tasklet runs the handlers, whatever it waits for.
+    pub(super) fn signalled(&self) {
+        let chief = self.chief();
+        chief.signalled.set(true);
+        world::make_runnable(chief);
+    }
+}
