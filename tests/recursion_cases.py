@@ -545,7 +545,7 @@ def deallocation_with_finalisers() -> object:
 def deallocation_with_weak_references() -> object:
     def down(n: int) -> None:
         thing = Linked()
-        kept.append(weakref.ref(thing, lambda _: down(n + 1)))
+        kept.append(weakref.ref(thing, lambda _: down(n + 1) if n < DEEP else None))
         del thing
 
     kept: list[object] = []

@@ -81,7 +81,7 @@ fn finish(runtime: &Runtime, tasklet: &Tasklet, outcome: Outcome) {
         Err(exception) if exception.is(tasklet_exit()) => Ok(Obj::none()),
         other => other,
     };
-    let joiners = tasklet.joiners.take();
+    let joiners = tasklet.take_joiners();
     let uncaught = outcome.as_ref().err().cloned();
     *tasklet.outcome.borrow_mut() = Some(outcome);
     let mut joined = false;

@@ -125,7 +125,10 @@ fn block(
     let me = runtime.me();
     let old = me.carried.replace(offer.map_or(Carried::Nothing, Offer::carried));
     drop(old);
-    me.set_why(Why::Channel { address: slf as usize, sending: direction == Direction::Send });
+    me.set_why(match direction {
+        Direction::Send => Why::Send(slf as usize),
+        Direction::Receive => Why::Receive(slf as usize),
+    });
     let result = loop {
         world().block(channel.id, me.id(), direction);
         let result = runtime.switch();
@@ -361,8 +364,8 @@ pub(crate) fn define() -> PyResult<Obj> {
                 c"schedule_all",
                 get_schedule_all,
                 set_schedule_all,
-                c"Whether a third one runs after an exchange, both partners being queued: 0 (the default) or\n\
-                1. Overrides `preference`."
+                c"Whether a third one runs after an exchange, both partners being queued: 0 (default) or 1.\n\
+                Overrides `preference`."
             ),
         ],
         // SAFETY: the all-zero entry ends the table.

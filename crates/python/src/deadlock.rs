@@ -42,7 +42,7 @@ pub(crate) fn error(thread: ThreadId, main: &Tasklet) -> Exc {
             lines.push(format!("  {} waits for {}", tasklet_type::describe(tasklet), tasklet.why()));
         }
     }
-    if !matches!(main.why(), Why::Channel { .. }) {
+    if !matches!(main.why(), Why::Send(_) | Why::Receive(_)) {
         return exception_of(|| object::runtime_error(&format!("{TEXT}\n{}", lines.join("\n"))));
     }
     let error = exception_of(|| object::runtime_error(TEXT));

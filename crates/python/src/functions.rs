@@ -118,9 +118,9 @@ fn join(args: Args) -> PyResult<Obj> {
             return Err(timeout_error("the tasklet has not ended in time"));
         }
         let token = runtime.me().begin_wait();
-        target.joiners.borrow_mut().push(token);
+        target.add_joiner(token);
         let waited = runtime.park(Why::Join(object.ptr() as usize), deadline);
-        target.joiners.borrow_mut().retain(|&joiner| joiner != token);
+        target.remove_joiner(token);
         waited?;
     }
     match &*target.outcome.borrow() {
@@ -313,7 +313,7 @@ pub(crate) fn methods() -> *mut ffi::PyMethodDef {
                 There is no scheduler in that thread, so hooked functions block it as ever, and threads started\n\
                 there are real ones. The function runs in an empty ``contextvars`` context.\n\n\
                 Returns what ``func`` returns. Raises what it raises, with its traceback; TypeError if it is\n\
-                missing or not callable; RuntimeError if no thread can be started, or at the end of the program.\n\n\
+                missing or not callable; RuntimeError if no thread can be started.\n\n\
                 If the caller is killed or a `lissom.timeout` ends its wait, it goes on at once; ``func`` runs\n\
                 to its end, and what it returns or raises is dropped. The program does not end before it has.\n\n\
                 Like ``asyncio.to_thread``, which copies the context."

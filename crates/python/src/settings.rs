@@ -12,14 +12,14 @@ pub(crate) struct Settings {
 }
 
 /// On 3.11 one counter limits Python and C recursion alike, so a stack must carry a thousand levels of either.
-const DEFAULT_STACK_SIZE: usize = if cfg!(Py_3_12) { 256 * 1024 } else { 1024 * 1024 };
+const DEFAULT_STACK_SIZE: usize = if cfg!(Py_3_12) { 256 * 1024 } else { 2 * 1024 * 1024 };
 
 /// Code written for threads expects to go deep: a thread has 8 MiB. Address space costs nothing, but stacks further apart
 /// need more pages of page table, so bare tasklets stay closer together.
-const DEFAULT_THREAD_STACK_SIZE: usize = 1024 * 1024;
+const DEFAULT_THREAD_STACK_SIZE: usize = if cfg!(Py_3_12) { 1024 * 1024 } else { DEFAULT_STACK_SIZE };
 
 /// The least that the interpreter's own uncounted stack use and a useful depth need.
-const MIN_STACK_SIZE: usize = 128 * 1024;
+const MIN_STACK_SIZE: usize = 192 * 1024;
 const MAX_STACK_SIZE: usize = 64 * 1024 * 1024;
 
 static SETTINGS: OnceLock<Settings> = OnceLock::new();

@@ -57,8 +57,10 @@ pub(crate) enum Why {
     Queue(usize),
     /// The end of a tasklet, by address.
     Join(usize),
-    /// A partner on a channel, by address.
-    Channel { address: usize, sending: bool },
+    /// A receiver on a channel, by address.
+    Send(usize),
+    /// A sender on a channel, by address.
+    Receive(usize),
     /// A function in the pool of blocking threads.
     Job,
     /// The end of a process.
@@ -85,8 +87,8 @@ impl std::fmt::Display for Why {
             Why::Lock(address) => write!(f, "the lock at {address:#x}"),
             Why::Queue(address) => write!(f, "an item in the queue at {address:#x}"),
             Why::Join(address) => write!(f, "the end of the tasklet at {address:#x}"),
-            Why::Channel { address, sending: true } => write!(f, "a receiver on the channel at {address:#x}"),
-            Why::Channel { address, sending: false } => write!(f, "a sender on the channel at {address:#x}"),
+            Why::Send(address) => write!(f, "a receiver on the channel at {address:#x}"),
+            Why::Receive(address) => write!(f, "a sender on the channel at {address:#x}"),
             Why::Job => write!(f, "a function in a blocking thread"),
             Why::Process(pid) => write!(f, "the end of process {pid}"),
             Why::Run => write!(f, "the other tasklets to finish"),
@@ -106,6 +108,9 @@ pub(crate) enum Carried {
     /// An exception to raise.
     Bomb(Exc),
 }
+
+/// Who waits in `join`. Behind one pointer: most tasklets are never joined while they live.
+type Joiners = Vec<Token>;
 
 /// The object behind `lissom.tasklet`.
 #[repr(C)]
@@ -128,7 +133,7 @@ pub(crate) struct Tasklet {
     pub(crate) carried: RefCell<Carried>,
     pub(crate) pending: RefCell<Option<Exc>>,
     pub(crate) outcome: RefCell<Option<Outcome>>,
-    pub(crate) joiners: RefCell<Vec<Token>>,
+    joiners: Cell<Option<Box<Joiners>>>,
     pub(crate) fiber: RefCell<Option<Fiber>>,
     saved: UnsafeCell<Saved>,
     identity: RefCell<Option<Box<UnsafeCell<Identity>>>>,
@@ -155,7 +160,7 @@ impl Tasklet {
             carried: RefCell::new(Carried::Nothing),
             pending: RefCell::new(None),
             outcome: RefCell::new(None),
-            joiners: RefCell::new(Vec::new()),
+            joiners: Cell::new(None),
             fiber: RefCell::new(None),
             saved: UnsafeCell::new(saved),
             identity: RefCell::new(None),
@@ -232,6 +237,25 @@ impl Tasklet {
 
     pub(crate) fn set_why(&self, why: Why) {
         self.why.set(why);
+    }
+
+    /// Notes that a wait is for the end of this tasklet.
+    pub(crate) fn add_joiner(&self, joiner: Token) {
+        let mut joiners = self.joiners.take().unwrap_or_default();
+        joiners.push(joiner);
+        self.joiners.set(Some(joiners));
+    }
+
+    /// Takes a wait back.
+    pub(crate) fn remove_joiner(&self, joiner: Token) {
+        let mut joiners = self.joiners.take().unwrap_or_default();
+        joiners.retain(|&waiting| waiting != joiner);
+        self.joiners.set(Some(joiners).filter(|joiners| !joiners.is_empty()));
+    }
+
+    /// The waits for the end of this tasklet, which has come.
+    pub(crate) fn take_joiners(&self) -> Vec<Token> {
+        self.joiners.take().map_or_else(Vec::new, |joiners| *joiners)
     }
 
     /// The way back to the loop of its thread, once it has started.

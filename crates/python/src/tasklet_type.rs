@@ -630,9 +630,9 @@ pub(crate) fn define() -> PyResult<Obj> {
                 Switches to the tasklet at once, unless ``pending`` is true: then the exception is raised when\n\
                 it next runs. Its wait is over either way: it has received nothing, and of a ``sendall`` a part\n\
                 may have been sent. For a tasklet of another thread the call never switches.\n\n\
-                Returns None, also for one that is not alive. For the running tasklet it raises TaskletExit;\n\
-                else only what is thrown into the caller meanwhile. RuntimeError if the thread of a started\n\
-                tasklet has ended.\n\n\
+                Returns None, also for one that is not alive or whose thread has ended: nothing happens then.\n\
+                For the running tasklet it raises TaskletExit; else only what is thrown into the caller\n\
+                meanwhile.\n\n\
                 The tasklet may catch TaskletExit and go on. One that has not run yet ends without having called\n\
                 its function. As in Stackless, where TaskletExit is a subclass of SystemExit and in\n\
                 ``builtins``, too."

@@ -52,6 +52,7 @@ impl Runtime {
     }
 
     #[cold]
+    #[inline(never)]
     pub(super) fn end_turn(&self) -> PyResult<()> {
         self.turn.set(0);
         self.look();
@@ -83,6 +84,7 @@ impl Runtime {
     }
 
     /// Drops the scheduler's references to tasklets that have finished; their finalisers may run.
+    #[inline(never)]
     pub(super) fn collect_finished(&self) {
         loop {
             let finished = self.finished.take();
@@ -93,6 +95,7 @@ impl Runtime {
         }
     }
 
+    #[inline(never)]
     pub(super) fn drive_from_main(&self) -> PyResult<()> {
         let Some(signals) = &self.signals else {
             self.drive();
@@ -217,6 +220,7 @@ impl Runtime {
     }
 
     /// Gives a ready tasklet a stack. Returns false if there is none: the tasklet has failed then.
+    #[inline(never)]
     pub(super) fn start(&self, tasklet: &Tasklet, loaded: &mut *const Tasklet) -> bool {
         let stack = self.stacks_for(tasklet).borrow_mut().take();
         let stack = match stack {
@@ -249,6 +253,7 @@ impl Runtime {
     }
 
     /// Takes back what a finished tasklet ran on.
+    #[inline(never)]
     pub(super) fn retire(&self, tasklet: &Tasklet) {
         let fiber = tasklet.fiber.borrow_mut().take();
         if let Some(fiber) = fiber {

@@ -17,6 +17,7 @@ const LOOK_FOR_THREADS: Duration = Duration::from_millis(500);
 
 impl Runtime {
     /// Waits, without the GIL, until somebody can run. Main's state is loaded.
+    #[inline(never)]
     pub(super) fn idle(&self) {
         let chief = self.chief();
         let wait = if self.timers.borrow().is_empty() && self.nothing_pending() {
@@ -53,6 +54,7 @@ impl Runtime {
     }
 
     /// Nobody can run and nothing is pending: ends a `run()`, reports a deadlock, or says how long to wait for others.
+    #[inline(never)]
     pub(super) fn settle(&self) -> Option<Option<Duration>> {
         let others = deadlock::other_threads_exist();
         let runner = self.runners.borrow().last().copied();
@@ -86,6 +88,7 @@ impl Runtime {
     }
 
     /// Looks at input, output and timers without waiting, because tasklets can run.
+    #[inline(never)]
     pub(crate) fn look(&self) {
         if !self.nothing_pending() || self.signals.is_some() {
             // An error here will come again when the thread waits.
@@ -95,6 +98,7 @@ impl Runtime {
     }
 
     /// Unparks those whose operations have finished or whose deadlines have passed.
+    #[inline(never)]
     pub(super) fn harvest(&self) {
         loop {
             let next = self.proactor.borrow_mut().next();
@@ -126,6 +130,7 @@ impl Runtime {
         }
     }
 
+    #[inline(never)]
     pub(super) fn expire(&self, tasklet: Obj, exception: Obj) {
         // SAFETY: `throw_at` is only given tasklets.
         let target = unsafe { &*tasklet.ptr().cast::<Tasklet>() };

@@ -115,6 +115,9 @@ impl Runtime {
         }
     }
 
+    // Not inlined: its frame is large, and `get` runs on stacks that should not touch another page.
+    #[cold]
+    #[inline(never)]
     fn create() -> PyResult<&'static Runtime> {
         let settings = settings::get();
         let stacks = pool_of(settings.stack_size)?;
