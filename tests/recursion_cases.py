@@ -528,7 +528,7 @@ class Reduced:
 
 @case
 def deallocation_of_lists() -> object:
-    nested(1_000_000)
+    nested(200_000)
 
 
 @case

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 
 import lissom
@@ -199,3 +201,23 @@ def test_many_timeouts_at_once() -> None:
     for tasklet in tasklets:
         lissom.join(tasklet)
     assert sorted(expired) == list(range(1000))
+
+
+@pytest.mark.usefixtures("hooked")
+def test_timeout_in_the_middle_of_a_write_is_not_lost() -> None:
+    read, write = os.pipe()
+    try:
+        with pytest.raises(TimeoutError, match="timed out after"), lissom.timeout(0.05):
+            os.write(write, bytes(1 << 20))
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+@pytest.mark.usefixtures("hooked")
+def test_timeout_in_the_middle_of_a_receive_of_everything_is_not_lost() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        left.send(bytes(10))
+        with pytest.raises(TimeoutError, match="timed out after"), lissom.timeout(0.05):
+            right.recv(100, socket.MSG_WAITALL)

@@ -210,6 +210,18 @@ pub(crate) fn error_matches(kind: *mut PyObject) -> bool {
     unsafe { ffi::PyErr_ExceptionMatches(kind) != 0 }
 }
 
+/// Whether the exception that is set is an `OSError` that carries an error number: one that a system call has failed with,
+/// not a `TimeoutError` thrown into the tasklet.
+pub(crate) fn system_call_failed() -> bool {
+    let error = Exc::take();
+    // SAFETY: the interpreter keeps its exception classes for ever.
+    let is_os_error = unsafe { error.is(ffi::PyExc_OSError) };
+    let errno = if is_os_error { error.0.attr(c"errno").and_then(|errno| errno.to_i64()) } else { Err(Raised) };
+    clear_error();
+    error.restore();
+    errno.is_ok()
+}
+
 /// Raises `kind` with a message.
 pub(crate) fn raise(kind: *mut PyObject, message: &str) -> Raised {
     let text = CString::new(message.replace('\0', "?")).expect("no null byte is left");

@@ -192,11 +192,11 @@ fields! {
 /// Bytes of machine stack that one counted level of recursion may take (3.11 to 3.13, which count instead of looking at
 /// the stack pointer). The worst of a hundred shapes of recursion through C took 882 on 3.12 and 3.13, 1,361 on 3.11;
 /// sorting and compiling, which take more, are seen to by hooks/deep.rs.
-const BYTES_PER_LEVEL: usize = if cfg!(Py_3_12) { 1024 } else { 1536 };
+const BYTES_PER_LEVEL: usize = if cfg!(Py_3_12) { 900 } else { 1400 };
 
-/// Machine stack that counted recursion must leave for what is not counted: `select.select` alone has a frame of 49 KB, the
-/// dynamic linker, TLS handshakes and name resolution take up to 60.
-const UNCOUNTED: usize = 96 * 1024;
+/// Machine stack that counted recursion must leave for what is not counted: the dynamic linker, TLS handshakes and the like
+/// take up to 60 KB. (`select.select` with its frame of 49 KB runs on the main stack: hooks/select.rs.)
+const UNCOUNTED: usize = 64 * 1024;
 
 fn levels(stack_size: usize) -> i32 {
     (stack_size.saturating_sub(UNCOUNTED) / BYTES_PER_LEVEL).clamp(50, 100_000) as i32
@@ -359,29 +359,34 @@ impl Saved {
 ///
 /// # Safety
 /// T2; the running code is on the stack of these bounds, or leaves for it before it calls anything.
+#[cfg(Py_3_12)]
 pub(crate) unsafe fn exchange_bounds(ts: *mut PyThreadState, bounds: StackBounds) -> StackBounds {
+    #[cfg(not(Py_3_14))]
     // SAFETY: T1, T2.
     unsafe {
-        let before = StackBounds {
-            #[cfg(all(Py_3_12, not(Py_3_14)))]
-            c_recursion_remaining: get(ts, offset::c_recursion_remaining),
-            #[cfg(Py_3_14)]
-            words: [
-                get(ts, offset::c_stack_top),
-                get(ts, offset::c_stack_soft_limit),
-                get(ts, offset::c_stack_hard_limit),
-            ],
-        };
-        #[cfg(all(Py_3_12, not(Py_3_14)))]
+        let before = StackBounds { c_recursion_remaining: get(ts, offset::c_recursion_remaining) };
         set(ts, offset::c_recursion_remaining, bounds.c_recursion_remaining);
-        #[cfg(Py_3_14)]
-        {
-            set(ts, offset::c_stack_top, bounds.words[0]);
-            set(ts, offset::c_stack_soft_limit, bounds.words[1]);
-            set(ts, offset::c_stack_hard_limit, bounds.words[2]);
+        before
+    }
+    #[cfg(Py_3_14)]
+    // SAFETY: T1, T2.
+    unsafe {
+        let places = [offset::c_stack_top, offset::c_stack_soft_limit, offset::c_stack_hard_limit];
+        let before = StackBounds { words: places.map(|place| get(ts, place)) };
+        for (place, word) in places.into_iter().zip(bounds.words) {
+            set(ts, place, word);
         }
         before
     }
+}
+
+/// On 3.11 the one counter belongs to the tasklet.
+///
+/// # Safety
+/// None to keep.
+#[cfg(not(Py_3_12))]
+pub(crate) unsafe fn exchange_bounds(_: *mut PyThreadState, bounds: StackBounds) -> StackBounds {
+    bounds
 }
 
 /// Saves an identity, and loads another.

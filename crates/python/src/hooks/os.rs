@@ -12,7 +12,7 @@ use super::call::{Call, hook};
 use super::slot::{Hook, Owner};
 use super::socket::{forget, integer, without_blocking};
 use crate::jobs;
-use crate::object::{Obj, PyResult, Raised, check, clear_error, error_matches, os_error};
+use crate::object::{Obj, PyResult, Raised, check, clear_error, error_matches, os_error, system_call_failed};
 use crate::runtime::Runtime;
 use crate::tasklet::Why;
 
@@ -160,8 +160,7 @@ pub(super) fn write_all(runtime: &Runtime, fd: i32, kind: &Kind, buffer: &Buffer
             }
             // What has been written is reported; the error comes with the next call, as in the kernel. What was thrown
             // into the tasklet is no error of the descriptor's and must not be lost.
-            // SAFETY: the interpreter keeps its exception classes for ever.
-            Err(Raised) if written > 0 && error_matches(unsafe { ffi::PyExc_OSError }) => {
+            Err(Raised) if written > 0 && system_call_failed() => {
                 clear_error();
                 return Ok(written);
             }

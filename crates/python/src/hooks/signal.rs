@@ -12,6 +12,7 @@ use pyo3_ffi as ffi;
 use super::call::{Call, hook};
 use super::preempt;
 use super::slot::{Hook, Owner};
+use super::thread;
 use crate::args::{Args, method};
 use crate::object::{Obj, PyResult, Raised, clear_error, value_error};
 use crate::runtime::Runtime;
@@ -255,11 +256,31 @@ fn exchange(mut visit: impl FnMut(&Obj, i64, Obj) -> PyResult<()>) -> PyResult<(
     Ok(())
 }
 
+/// `pthread_kill(thread_id, signalnum)`: the ident of a tasklet is that of its OS thread for the system.
+fn pthread_kill(call: &Call) -> PyResult<Obj> {
+    let (Some(ident), Some(signum)) = (call.arg(0), call.arg(1)) else { return call.original() };
+    match thread::os_thread(call.runtime, ident)? {
+        None => call.original(),
+        Some(os_thread) => call.original_with(&[os_thread.ptr(), signum]),
+    }
+}
+
+/// `time.pthread_getcpuclockid(thread_id)`.
+fn pthread_getcpuclockid(call: &Call) -> PyResult<Obj> {
+    let Some(ident) = call.arg(0) else { return call.original() };
+    match thread::os_thread(call.runtime, ident)? {
+        None => call.original(),
+        Some(os_thread) => call.original_with(&[os_thread.ptr()]),
+    }
+}
+
 pub(super) fn table() -> Vec<Hook> {
     let module = Owner::Module(c"_signal");
     vec![
         hook!(module, c"signal", signal),
         hook!(module, c"getsignal", getsignal),
         hook!(module, c"set_wakeup_fd", set_wakeup_fd),
+        hook!(module, c"pthread_kill", pthread_kill),
+        hook!(Owner::Module(c"time"), c"pthread_getcpuclockid", pthread_getcpuclockid),
     ]
 }

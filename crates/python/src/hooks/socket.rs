@@ -19,7 +19,7 @@ use super::buffer::{Buffer, NewBytes};
 use super::call::{Call, hook};
 use super::slot::{Hook, Owner};
 use super::socket_object::Socket;
-use crate::object::{Obj, PyResult, Raised, check, clear_error, error_matches, os_error, timeout_error};
+use crate::object::{Obj, PyResult, Raised, check, clear_error, os_error, system_call_failed, timeout_error};
 use crate::runtime::{Runtime, deadline_in};
 use crate::world::{GilCell, Wake};
 
@@ -152,10 +152,9 @@ unsafe fn receive(operation: &mut Operation<'_>, data: *mut u8, room: usize, fla
                     return Ok(filled);
                 }
             }
-            // What has arrived is given out; the error comes with the next call, as in the kernel. (`TimeoutError` is an
-            // `OSError` too.) What was thrown into the tasklet is no error of the socket's and must not be lost.
-            // SAFETY: the interpreter keeps its exception classes for ever.
-            Err(Raised) if filled > 0 && error_matches(unsafe { ffi::PyExc_OSError }) => {
+            // What has arrived is given out; the error comes with the next call, as in the kernel. What was thrown into the
+            // tasklet is no error of the socket's and must not be lost.
+            Err(Raised) if filled > 0 && system_call_failed() => {
                 clear_error();
                 return Ok(filled);
             }

@@ -18,7 +18,7 @@ use crate::body::tasklet_exit;
 use crate::object::{Obj, PyResult, Raised, boundary, clear_error, runtime_error};
 use crate::runtime::{Runtime, deadline_in, now};
 use crate::tasklet::{Tasklet, Why};
-use crate::world::{GilCell, Token, Wake};
+use crate::world::{self, GilCell, Token, Wake};
 use crate::{jobs, tasklet_type};
 
 /// What `threading` holds of a tasklet that stands for a thread.
@@ -296,6 +296,17 @@ pub(super) fn watch_ident() -> PyResult<()> {
 fn get_main_thread_ident(call: &Call) -> PyResult<Obj> {
     let chief = call.runtime.chief();
     if chief.identity().is_none() { call.original() } else { Obj::uint(ident(chief)) }
+}
+
+/// The system's ident of the thread that a tasklet with this ident runs on; `None` if it is no tasklet's.
+pub(super) fn os_thread(runtime: &Runtime, object: *mut PyObject) -> PyResult<Option<Obj>> {
+    let Some(number) = super::socket::integer(Some(object), 0) else { return Ok(None) };
+    let known = |tasklet: &&Tasklet| tasklet.identity().is_some() && ident(tasklet) == number as u64;
+    if !world::tasklets_of(runtime.thread()).iter().any(known) {
+        return Ok(None);
+    }
+    // SAFETY: plain call.
+    Obj::uint(unsafe { libc::pthread_self() }).map(Some)
 }
 
 /// Whether threads that became tasklets live.
