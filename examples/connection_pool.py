@@ -50,8 +50,7 @@ def work(pool, number):
 
 def main():
     pool = Pool(Connection, limit=3)
-    workers = [lissom.spawn(work, pool, number) for number in range(12)]
-    for worker in workers:
+    for worker in [lissom.spawn(work, pool, number) for number in range(12)]:
         print(lissom.join(worker))
     lissom.schedule()
     print(f"{pool.made} connections made, {pool.free.balance} free")

@@ -22,8 +22,7 @@ def crawl(start):
         with urllib.request.urlopen(url, timeout=10) as response:  # blocks this tasklet only
             body = response.read()
         sizes[url] = len(body)
-        found = re.findall(r'href="([^"#]+)"', body.decode("utf-8", "replace"))
-        links = {urllib.parse.urljoin(url, link) for link in found}
+        links = {urllib.parse.urljoin(url, link) for link in re.findall(r'href="([^"#]+)"', body.decode())}
         new = [link for link in links if link not in sizes and urllib.parse.urlsplit(link).netloc == host]
         sizes.update(dict.fromkeys(new, 0))  # nobody runs between the look and this: no page is visited twice
         for tasklet in [lissom.spawn(visit, link) for link in new]:
@@ -39,11 +38,9 @@ class Site(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         number = int(self.path.strip("/") or 1)
         links = "".join(f'<a href="/{n}">{n}</a>' for n in (2 * number, 2 * number + 1) if n < 64)
-        body = f"<h1>Page {number}</h1>{links}".encode()
         self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(f"<h1>Page {number}</h1>{links}".encode())
 
     def log_message(self, *_):
         pass
@@ -51,6 +48,7 @@ class Site(http.server.BaseHTTPRequestHandler):
 
 def main(arguments):
     lissom.hook()
+    http.server.ThreadingHTTPServer.request_queue_size = 100  # all pages of a level are asked for at once
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         sizes = crawl(arguments[0] if arguments else f"http://127.0.0.1:{server.server_port}/1")

@@ -13,22 +13,23 @@ if TYPE_CHECKING:
 DEADLOCK = "Deadlock: the last runnable tasklet cannot be blocked."
 
 
-def notes(error: BaseException) -> str:
-    return "\n".join(getattr(error, "__notes__", []))
+def report(error: BaseException) -> str:
+    """Return all that a traceback shows of the error: its text and its notes."""
+    return "\n".join([str(error), *getattr(error, "__notes__", [])])
 
 
 def test_main_that_receives_without_a_sender_gets_the_error() -> None:
     with pytest.raises(RuntimeError, match=DEADLOCK) as caught:
         lissom.channel().receive()
-    assert "tasklet main" in notes(caught.value)
-    assert "waits for a sender on the channel" in notes(caught.value)
-    assert "test_main_that_receives_without_a_sender" in notes(caught.value)
+    assert "tasklet main" in report(caught.value)
+    assert "waits for a sender on the channel" in report(caught.value)
+    assert "test_main_that_receives_without_a_sender" in report(caught.value)
 
 
 def test_main_that_sends_without_a_receiver_gets_the_error() -> None:
     with pytest.raises(RuntimeError, match=DEADLOCK) as caught:
         lissom.channel().send(1)
-    assert "waits for a receiver on the channel" in notes(caught.value)
+    assert "waits for a receiver on the channel" in report(caught.value)
 
 
 def test_every_waiting_tasklet_is_named_with_its_place() -> None:
@@ -44,12 +45,18 @@ def test_every_waiting_tasklet_is_named_with_its_place() -> None:
     second = lissom.spawn(second_function)
     with pytest.raises(RuntimeError, match=DEADLOCK) as caught:
         lissom.join(second)
-    text = notes(caught.value)
+    text = str(caught.value)
     for part in ("in first_function, ", "in second_function, ", "a sender on the channel", "the end of the tasklet"):
         assert part in text
     assert f"{__file__}:" in text
     first.kill()
     lissom.run()
+
+
+def test_text_of_a_deadlock_on_a_channel_is_that_of_stackless() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        lissom.channel().receive()
+    assert str(caught.value) == DEADLOCK
 
 
 def test_main_can_catch_the_error_and_go_on() -> None:

@@ -20,7 +20,7 @@ MAX_LINES = 60
 
 # The words to run it with, the text that the output must match, and whether `python -m lissom` runs it.
 RUNS = {
-    "chat_room": ([], r"(?s).*Grace hears: Ada says 'Anybody here\?'.*Grace hears: Ada leaves\n", False),
+    "chat_room": ([], r"(?s).*Grace hears: Ada says 'Hello\?'.*Ada hears: Grace says 'Hi, Ada\.'\n.*", False),
     "connection_pool": ([], r"(?s)answer 0 by connection 1\n.*answer 11 by .*\n3 connections made, 3 free\n", False),
     "crawler": ([], r"63 pages, \d{4} bytes\n", False),
     "echo_server": (["--clients", "50"], "50 answers, the last one: hello from 49\n", False),

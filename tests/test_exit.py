@@ -86,7 +86,8 @@ def test_threads_started_at_the_end_by_threads_are_awaited(script: Script) -> No
             threading.Thread(target=second).start()
         threading.Thread(target=first).start()
     """
-    assert script(source, hooked=True).stdout == script(source).stdout == "second\n"
+    # CPython 3.12 refuses to start a thread at this time; all other versions do it.
+    assert script(source, hooked=True).stdout == "second\n"
 
 
 def test_non_daemon_threads_are_awaited_after_an_error_of_main(script: Script) -> None:

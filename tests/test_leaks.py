@@ -205,7 +205,7 @@ def test_arguments_and_results_keep_their_counts(no_new_references: ReferenceChe
         channel.send(argument)
         return argument
 
-    with no_new_references(thing, key, channel, work, None, lissom.getmain()):
+    with no_new_references(thing, key, channel, work, lissom.getmain()):
         for _ in range(100):
             tasklet = lissom.spawn(work, thing, **{key: thing})
             assert channel.receive() is thing

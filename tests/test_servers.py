@@ -112,7 +112,10 @@ def test_http_server_serves_keep_alive_connections(tmp_path: Path) -> None:
             response.read()
             return response.status
 
-    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as address:
+    class Server(http.server.ThreadingHTTPServer):
+        request_queue_size = 100  # the usual 5 would leave it to the kernel when most of the clients get in
+
+    with serving(Server(("127.0.0.1", 0), Handler)) as address:
         clients = [lissom.spawn(client) for _ in range(50)]
         assert [lissom.join(tasklet) for tasklet in clients] == [404] * 50
         with urllib.request.urlopen(f"http://127.0.0.1:{address[1]}/page.txt", timeout=30) as response:

@@ -283,8 +283,8 @@ def test_sys_exit_in_a_handler_ends_the_program_with_its_code(tmp_path: Path) ->
         import signal, sys, threading, time
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(5))
         threading.Thread(target=time.sleep, args=[60], daemon=True).start()
-        print("ready", flush=True)
         try:
+            print("ready", flush=True)
             time.sleep(60)
         finally:
             print("finally")

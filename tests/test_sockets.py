@@ -430,6 +430,19 @@ def test_descriptor_number_used_again_is_not_taken_for_the_old_one() -> None:
         right.close()
 
 
+def test_descriptor_closed_while_unhooked_is_forgotten() -> None:
+    for sock in socket.socketpair():
+        reader = lissom.spawn(sock.recv, 1)
+        lissom.schedule()
+        reader.kill()
+        lissom.unhook()
+        sock.close()
+        lissom.hook()
+    with socket.create_server((HOST, 0)) as listener, socket.create_connection(listener.getsockname()):
+        with lissom.timeout(10):
+            listener.accept()[0].close()
+
+
 def test_socket_can_be_used_by_two_tasklets_in_both_directions(pair: tuple[socket.socket, socket.socket]) -> None:
     data = os.urandom(1 << 20)
 

@@ -62,12 +62,12 @@ def test_idents_of_living_threads_differ() -> None:
         thread.start()
     idents = {thread.ident for thread in threads} | {threading.get_ident()}
     assert len(idents) == 51
-    assert {thread.ident for thread in threading.enumerate()} == idents
-    assert threading.active_count() == 51
+    assert {thread.ident for thread in threading.enumerate()} >= idents
+    assert threading.active_count() >= 51
     release.set()
     for thread in threads:
         thread.join(30)
-    assert threading.enumerate() == [threading.main_thread()]
+    assert not set(threads) & set(threading.enumerate())
 
 
 def test_is_alive_turns_with_start_and_end() -> None:

@@ -5,9 +5,21 @@ from __future__ import annotations
 import os
 import socket
 import time
+from typing import TYPE_CHECKING
 
 import lissom
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def hooked() -> Iterator[None]:
+    """Hook for the test."""
+    lissom.hook()
+    yield
+    lissom.unhook()
 
 
 def elapsed(since: float) -> float:
@@ -203,8 +215,7 @@ def test_many_timeouts_at_once() -> None:
     assert sorted(expired) == list(range(1000))
 
 
-@pytest.mark.usefixtures("hooked")
-def test_timeout_in_the_middle_of_a_write_is_not_lost() -> None:
+def test_timeout_in_the_middle_of_a_write_is_not_lost(hooked: None) -> None:
     read, write = os.pipe()
     try:
         with pytest.raises(TimeoutError, match="timed out after"), lissom.timeout(0.05):
@@ -214,8 +225,7 @@ def test_timeout_in_the_middle_of_a_write_is_not_lost() -> None:
         os.close(write)
 
 
-@pytest.mark.usefixtures("hooked")
-def test_timeout_in_the_middle_of_a_receive_of_everything_is_not_lost() -> None:
+def test_timeout_in_the_middle_of_a_receive_of_everything_is_not_lost(hooked: None) -> None:
     left, right = socket.socketpair()
     with left, right:
         left.send(bytes(10))

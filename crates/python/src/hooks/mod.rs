@@ -72,7 +72,10 @@ fn table() -> &'static [Hook] {
 /// The rows that are never taken out again.
 fn lasting() -> &'static [Hook] {
     static LASTING: GilCell<Option<&'static [Hook]>> = GilCell::new(None);
-    LASTING.get().get_or_insert_with(|| Box::leak(thread::lasting_table().into_iter().chain(deep::table()).collect()))
+    LASTING.get().get_or_insert_with(|| {
+        let rows = [thread::lasting_table(), socket::lasting_table(), os::lasting_table(), deep::table()];
+        Box::leak(rows.into_iter().flatten().collect::<Vec<_>>().into_boxed_slice())
+    })
 }
 
 /// Puts the rows in place that are never taken out again: when the module is loaded.

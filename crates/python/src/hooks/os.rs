@@ -315,6 +315,12 @@ pub(super) fn table() -> Vec<Hook> {
         hook!(MODULE, c"wait3", wait3),
         hook!(MODULE, c"wait4", wait4),
         hook!(MODULE, c"waitid", waitid),
+    ]
+}
+
+/// As for sockets: these stay in place for good.
+pub(super) fn lasting_table() -> Vec<Hook> {
+    vec![
         hook!(MODULE, c"close", close).noticed_by(closes),
         hook!(MODULE, c"dup2", dup2),
         hook!(MODULE, c"closerange", closerange),

@@ -156,9 +156,7 @@ fn select(call: &Call) -> PyResult<Obj> {
         let filled = |index| is_filled(&Obj::borrowed(part(result, index)));
         Ok(filled(0)? || filled(1)? || filled(2)?)
     };
-    // The original has three tables of FD_SETSIZE entries in its frame.
-    let attempt = || call.runtime.on_main_stack(|| call.original_with(&values));
-    let result = until_found(call.runtime, deadline, &fds, attempt, found)?;
+    let result = until_found(call.runtime, deadline, &fds, || call.original_with(&values), found)?;
     Obj::tuple([
         watched[0].among(part(&result, 0))?,
         watched[1].among(part(&result, 1))?,

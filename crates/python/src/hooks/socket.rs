@@ -387,7 +387,11 @@ pub(super) fn table() -> Vec<Hook> {
         hook!(SOCKET, c"send", send).costs(1),
         hook!(SOCKET, c"sendall", sendall).costs(1),
         hook!(SOCKET, c"_accept", accept).costs(1),
-        hook!(SOCKET, c"close", close).noticed_by(closes),
-        hook!(SOCKET, c"detach", close).noticed_by(closes),
     ]
+}
+
+/// What closes a descriptor has to be known also after `unhook()`: the next socket with its number, should the program hook
+/// again, must not be taken for the old one.
+pub(super) fn lasting_table() -> Vec<Hook> {
+    vec![hook!(SOCKET, c"close", close).noticed_by(closes), hook!(SOCKET, c"detach", close).noticed_by(closes)]
 }

@@ -8,7 +8,7 @@ use crate::body;
 use crate::object::{self, Obj, PyResult};
 use crate::tasklet::{Phase, Tasklet};
 use crate::tstate;
-use crate::world::{self, world};
+use crate::world::{self, Wake, world};
 
 /// How much a tasklet whose calls never have to wait may do before others get their turn.
 const TURN: u32 = 64;
@@ -68,7 +68,10 @@ impl Runtime {
             self.collect_finished();
         }
         if me.signalled.get() {
+            // A handler may wait itself.
+            let wake = me.wake();
             crate::signals::handle(self, me)?;
+            me.set_wake(wake);
         }
         // Bound apart from the test: restoring runs no code, but the borrow must end first (R4).
         let pending = if me.pending.borrow().is_some() { me.pending.take() } else { None };
@@ -103,11 +106,14 @@ impl Runtime {
         };
         // From here on every signal leaves a byte in the pipe, which ends any wait. Those that came before are handled
         // now (signals.rs explains why none is lost in between).
+        let me = self.me();
+        let wait = me.wait_serial();
         // SAFETY: the GIL is held.
         let handled = signals.install().and_then(|()| object::check(unsafe { ffi::PyErr_CheckSignals() }));
-        if handled.is_err() {
+        // A handler that waited itself has ended the wait that was to begin here: its token is stale (R3).
+        if handled.is_err() || me.wait_serial() != wait {
+            me.set_wake(Wake::Event);
             signals.release();
-            let me = self.me();
             world::make_runnable(me);
             world().make_head(me.id());
             return handled;
