@@ -1,7 +1,7 @@
 """A pool of connections that is nothing but a channel, whose balance says how many connections are free.
 
 A free connection waits in the channel, carried by a tasklet that sends it; whoever needs one receives it. If none is
-free and the pool may still grow, a new one is made. If it may not grow, receiving waits: the first come is served first.
+free and the pool may still grow, a new one is made. If it may not grow, receiving waits: first come, first served.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """A crawler: follows the links of a site with `urllib.request`, as many pages at a time as there are.
 
-    python examples/crawler.py [URL]    without one, of a small site that it serves itself
+python examples/crawler.py [URL]    without one, of a small site that it serves itself
 """
 
 import http.server

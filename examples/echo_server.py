@@ -1,7 +1,7 @@
 """An echo server: one tasklet for each connection, plain blocking calls.
 
-    python examples/echo_server.py 8007           serve until Ctrl-C; try it with: nc 127.0.0.1 8007
-    python examples/echo_server.py --clients 100  serve on a free port, to this many clients of its own, and end
+python examples/echo_server.py 8007           serve until Ctrl-C; try it with: nc 127.0.0.1 8007
+python examples/echo_server.py --clients 100  serve on a free port, to this many clients of its own, and end
 """
 
 import socket

@@ -562,7 +562,7 @@ def select_at_the_bottom() -> object:
     def down() -> object:
         select.select([], [], [], 0)
         time.strftime("%c")
-        f"{1e300:f}"  # noqa: B018
+        f"{1e300:f}"
         return sorted(map(lambda _: down(), [1]))  # noqa: C417 (through C)
 
     return down()

@@ -1,4 +1,4 @@
-"""An asyncio loop runs in the main tasklet, and one in each of several tasklets, at the same time as everything else."""
+"""An asyncio loop runs in the main tasklet, and one in each of several tasklets, all at the same time."""
 
 from __future__ import annotations
 
@@ -184,7 +184,12 @@ def test_subprocess_of_a_loop() -> None:
 
     async def main() -> bytes:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-S", "-c", "print(input() * 2)", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+            sys.executable,
+            "-S",
+            "-c",
+            "print(input() * 2)",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
         )
         output, _ = await process.communicate(b"ab\n")
         assert process.returncode == 0

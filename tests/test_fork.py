@@ -130,13 +130,16 @@ def parent():
 
 
 def test_child_ends_by_an_exception_with_its_traceback(script: Script) -> None:
-    source = PRELUDE + """
+    source = (
+        PRELUDE
+        + """
 def parent():
     if os.fork() == 0:
         raise LookupError("in the child")
     print(os.waitstatus_to_exitcode(os.wait()[1]))
 parent()
 """
+    )
     done = script(source, hooked=True)
     assert done.stdout == "1\n"
     assert done.stderr.count("LookupError: in the child") == 1
@@ -144,7 +147,9 @@ parent()
 
 def test_child_forked_in_a_thread_ends_with_it(script: Script) -> None:
     """As on real threads: a thread's function that returns ends the process that it alone is."""
-    source = PRELUDE + """
+    source = (
+        PRELUDE
+        + """
 def work():
     pid = os.fork()
     if pid == 0:
@@ -156,11 +161,14 @@ thread.start()
 thread.join()
 print("end")
 """
+    )
     assert script(source, hooked=True).stdout == script(source).stdout == "child\n0\nend\n"
 
 
 def test_sys_exit_in_a_child_forked_in_a_tasklet(script: Script) -> None:
-    source = PRELUDE + """
+    source = (
+        PRELUDE
+        + """
 def work():
     pid = os.fork()
     if pid == 0:
@@ -168,6 +176,7 @@ def work():
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 lissom.join(lissom.spawn(work))
 """
+    )
     assert script(source, hooked=True).stdout == "4\n"
 
 
@@ -231,13 +240,16 @@ def test_forking_server_works(script: Script) -> None:
 
 
 def test_subprocess_with_preexec_function(script: Script) -> None:
-    source = PRELUDE + """
+    source = (
+        PRELUDE
+        + """
 import subprocess
 def run():
     code = "import os; print(os.getpgid(0) == os.getpid())"
     return subprocess.run([sys.executable, "-c", code], preexec_fn=os.setpgrp, capture_output=True, text=True).stdout
 print(lissom.join(lissom.spawn(run)), end="")
 """
+    )
     assert script(source, hooked=True).stdout == "True\n"
 
 

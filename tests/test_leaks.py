@@ -1,4 +1,4 @@
-"""Nothing is left behind by tasklets that ended, in whatever state they were: no object, reference, stack or descriptor."""
+"""Nothing is left behind by tasklets that ended, in whatever state: no object, reference, stack or descriptor."""
 
 from __future__ import annotations
 
@@ -240,7 +240,14 @@ def test_thread_locals(hooked: None) -> None:
 
 @pytest.mark.leakcheck(rounds=5)
 def test_locks_and_queues(hooked: None) -> None:
-    for maker in (threading.Lock, threading.RLock, threading.Condition, threading.Event, queue.Queue, queue.SimpleQueue):
+    for maker in (
+        threading.Lock,
+        threading.RLock,
+        threading.Condition,
+        threading.Event,
+        queue.Queue,
+        queue.SimpleQueue,
+    ):
         thing = maker()
         wait = getattr(thing, "get", None) or getattr(thing, "wait", None) or thing.acquire
         if hasattr(thing, "acquire"):
@@ -318,4 +325,6 @@ def test_memory_does_not_grow_over_many_tasklets() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(10):
         wave()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4096  # KiB: 20,000 tasklets took at least 80 MB
+    assert (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4096
+    )  # KiB: 20,000 tasklets took at least 80 MB

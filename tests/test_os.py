@@ -153,12 +153,25 @@ def test_file_object_on_a_pipe_reads_lines_as_they_come(pipe: tuple[int, int]) -
     assert lines == [b"a\n", b"b\n"]
 
 
-@pytest.mark.parametrize("call", ["os.read(-1, 1)", "os.read(0, -1)", "os.read('x', 1)", "os.write(-1, b'')",
-                                  "os.write(1, 'text')", "os.read()", "os.waitpid()", "os.waitpid('x', 0)",
-                                  "os.waitpid(2**22 + 1, 0)", "os.close(-1)", "os.close('x')"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "os.read(-1, 1)",
+        "os.read(0, -1)",
+        "os.read('x', 1)",
+        "os.write(-1, b'')",
+        "os.write(1, 'text')",
+        "os.read()",
+        "os.waitpid()",
+        "os.waitpid('x', 0)",
+        "os.waitpid(2**22 + 1, 0)",
+        "os.close(-1)",
+        "os.close('x')",
+    ],
+)
 def test_wrong_arguments_raise_what_the_original_raises(call: str) -> None:
     def outcome() -> tuple[type, str]:
-        with pytest.raises(Exception) as caught:  # noqa: B017, PT011
+        with pytest.raises(Exception) as caught:  # noqa: PT011
             eval(call)
         return caught.type, str(caught.value)
 
@@ -243,7 +256,12 @@ def test_communicate_in_threads_with_input_and_timeout() -> None:
     def work(number: int) -> None:
         code = "import sys; sys.stdout.write(sys.stdin.read() * 2)"
         done = subprocess.run(
-            [sys.executable, "-S", "-c", code], input=f"{number}", capture_output=True, text=True, timeout=60, check=True
+            [sys.executable, "-S", "-c", code],
+            input=f"{number}",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
         )
         results.append(done.stdout)
 

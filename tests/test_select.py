@@ -56,7 +56,7 @@ def by_epoll(fd: int, events: int, timeout: float | None) -> list[int]:
 
 def by_selector(fd: int, events: int, timeout: float | None) -> list[int]:
     with selectors.DefaultSelector() as selector:
-        selector.register(fd, events & READ and selectors.EVENT_READ or selectors.EVENT_WRITE)
+        selector.register(fd, (events & READ and selectors.EVENT_READ) or selectors.EVENT_WRITE)
         return [READ if found == selectors.EVENT_READ else WRITE for _, found in selector.select(timeout)]
 
 

@@ -1,4 +1,4 @@
-"""Settings and limits: a wrong one is one line that says what is supported, and a limit met is an error and no crash."""
+"""Settings and limits: a wrong one is one line that says what is supported; a limit met is an error and no crash."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ def test_stack_size_is_given_in_bytes_or_with_a_unit(script: Script, value: str)
 
 
 def test_tasklets_work_on_every_driver(script: Script, driver: str) -> None:
-    done = script("import time, threading; t = threading.Thread(target=time.sleep, args=[0.001]); t.start(); t.join()", hooked=True)
+    done = script(
+        "import time, threading; t = threading.Thread(target=time.sleep, args=[0.001]); t.start(); t.join()",
+        hooked=True,
+    )
     assert done.returncode == 0
 
 

@@ -72,7 +72,8 @@ STATES = {
     "main sleeps": "print('ready', flush=True); time.sleep(60)",
     "main joins a thread": "t = threading.Thread(target=time.sleep, args=[60], daemon=True); t.start();"
     "print('ready', flush=True); t.join()",
-    "main waits for a lock": "l = threading.Lock(); l.acquire(); threading.Thread(target=time.sleep, args=[60], daemon=True).start();"
+    "main waits for a lock": "l = threading.Lock(); l.acquire();"
+    "threading.Thread(target=time.sleep, args=[60], daemon=True).start();"
     "print('ready', flush=True); l.acquire()",
     "main waits for a queue": "threading.Thread(target=time.sleep, args=[60], daemon=True).start();"
     "print('ready', flush=True); queue.SimpleQueue().get()",

@@ -364,6 +364,7 @@ def test_recursion_depth_is_that_of_the_tasklet() -> None:
 def test_async_generator_hooks_are_those_of_a_thread() -> None:
     lissom.hook()
     try:
+
         def hooks() -> object:
             return sys.get_asyncgen_hooks().finalizer
 

@@ -42,8 +42,10 @@ def test_thread_is_a_tasklet_on_the_same_os_thread() -> None:
 
 
 def test_thread_has_an_ident_a_name_and_a_current_thread_of_its_own() -> None:
-    threads = [threading.Thread(target=lambda: seen.append((threading.current_thread(), threading.get_ident())))
-               for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda: seen.append((threading.current_thread(), threading.get_ident())))
+        for _ in range(3)
+    ]
     seen: list[tuple[threading.Thread, int]] = []
     for thread in threads:
         thread.start()
@@ -183,7 +185,9 @@ def test_start_new_thread_returns_the_ident() -> None:
     seen = []
     done = _thread.allocate_lock()
     done.acquire()
-    ident = _thread.start_new_thread(lambda a, *, b: (seen.append((a, b, _thread.get_ident())), done.release()), (1,), {"b": 2})
+    ident = _thread.start_new_thread(
+        lambda a, *, b: (seen.append((a, b, _thread.get_ident())), done.release()), (1,), {"b": 2}
+    )
     done.acquire()
     assert seen == [(1, 2, ident)]
 
@@ -213,6 +217,7 @@ def test_trace_function_of_threading_is_set_in_new_threads() -> None:
     seen = []
     threading.settrace(lambda frame, event, arg: seen.append(frame.f_code.co_name))
     try:
+
         def traced() -> None:
             pass
 
