@@ -176,7 +176,7 @@ def getattribute() -> object:
 
 @case
 def setattribute() -> object:
-    thing = instance(__setattr__=lambda self, name, value: setattr(self, name, value))  # noqa: PLW0108
+    thing = instance(__setattr__=lambda self, name, value: setattr(self, name, value))
     thing.name = 1
 
 
@@ -242,7 +242,7 @@ def instance_checks() -> object:
 
 @case
 def paths() -> object:
-    return os.stat(instance(__fspath__=lambda self: os.stat(self)))  # noqa: PTH116, PLW0108
+    return os.stat(instance(__fspath__=lambda self: os.stat(self)))  # noqa: PTH116
 
 
 # ---- functions in C that call back -----------------------------------------------------------------------------------

@@ -90,7 +90,8 @@ impl Runtime {
     /// Looks at input, output and timers without waiting, because tasklets can run.
     #[inline(never)]
     pub(crate) fn look(&self) {
-        if !self.nothing_pending() || self.signals.is_some() {
+        // The interpreter itself notices signals while Python code runs.
+        if !self.nothing_pending() {
             // An error here will come again when the thread waits.
             let _ = self.proactor.borrow_mut().wait(Some(Duration::ZERO));
         }
