@@ -346,3 +346,21 @@ def close_early_objects() -> Iterator[None]:
         thing.close()
     for descriptor in EARLY_PIPE:
         os.close(descriptor)
+
+
+def test_unhook_leaves_threads_that_are_tasklets_able_to_end(script: Script) -> None:
+    done = script(
+        """
+        import lissom, threading
+        lissom.hook()
+        event = threading.Event()
+        def work():
+            event.wait()
+            print("worked")
+        threading.Thread(target=work).start()
+        lissom.unhook()
+        print(lissom.is_hooked())
+        event.set()
+        """
+    )
+    assert done.stdout == "False\nworked\n"

@@ -108,8 +108,8 @@ def test_handshake_with_a_silent_peer_blocks_only_its_tasklet(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
     left, right = socket.socketpair()
-    with left, right:
-        shaking = lissom.spawn(contexts[0].wrap_socket, left, server_side=True)
+    with right, contexts[0].wrap_socket(left, server_side=True, do_handshake_on_connect=False) as secured:
+        shaking = lissom.spawn(secured.do_handshake)
         lissom.schedule()
         assert shaking.blocked
         shaking.kill()

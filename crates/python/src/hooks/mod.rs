@@ -130,15 +130,20 @@ fn prepare() -> PyResult<()> {
 }
 
 /// Puts every original back.
+///
+/// While threads that were started as tasklets live, locks and queues stay hooked: they are what such threads and the
+/// program wait for each other with, and an original would block the OS thread that both run on, for ever.
 pub(crate) fn remove() {
     if !STATE.get().installed.replace(false) {
         return;
     }
     STATE.get().threads.set(false);
-    if rlock::give_back().and_then(|()| signal::stop_slicing()).is_err() {
+    let keep_locks = thread::any();
+    let given_back = if keep_locks { Ok(()) } else { rlock::give_back() };
+    if given_back.and_then(|()| signal::stop_slicing()).is_err() {
         write_unraisable(None);
     }
-    table().iter().for_each(Hook::remove);
+    table().iter().filter(|hook| !(keep_locks && hook.joins_tasklets())).for_each(Hook::remove);
     if signal::give_back().is_err() {
         write_unraisable(None);
     }

@@ -144,6 +144,11 @@ impl Hook {
         self
     }
 
+    /// Whether tasklets wait for each other with it: locks and queues.
+    pub(crate) fn joins_tasklets(&self) -> bool {
+        matches!(self.owner, Owner::Type(module, _) if module == c"_thread" || module == c"_queue")
+    }
+
     /// Puts the hook in place. A function that this interpreter does not have is left out.
     ///
     /// # Errors
