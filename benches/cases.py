@@ -66,8 +66,8 @@ SWITCH_NOTE = (
 
 
 def _switch(size: int, peers: tuple[str, ...], target: float | None = None) -> Case:
-    title = f"Switch: one hop of ``schedule()`` among {size:,} tasklets"
-    return Case(f"switch-{size}", "micro", title, "ns", "ns", peers, "switch", size, target=target, note=SWITCH_NOTE)
+    title = f"Switch: one hop of ``schedule()`` among {size:,} tasklets, CPU time"
+    return Case(f"switch-{size}", "micro", title, "ns", "cpu_ns", peers, "switch", size, target=target, note=SWITCH_NOTE)
 
 
 def _echo(size: int) -> Case:
@@ -89,9 +89,9 @@ CASES = (
     Case(
         "channel",
         "micro",
-        "Channel: one message, one way",
+        "Channel: one message, one way, CPU time",
         "ns",
-        "ns",
+        "cpu_ns",
         ("lissom", "threads", "gevent", "asyncio", "uvloop"),
         "channel",
         target=120,
@@ -100,14 +100,14 @@ CASES = (
     Case(
         "spawn",
         "micro",
-        "Spawn, run and finish, 1,000 at a time",
+        "Spawn, run and finish, 1,000 at a time, CPU time",
         "ns",
-        "ns",
+        "cpu_ns",
         ("lissom", "threads", *GREEN),
         "spawn",
         1_000,
         target=500,
-        note="greenlet starts one at a time. Since CPython 3.11 each greenlet maps and unmaps memory for its frames.",
+        note="greenlet starts one at a time.",
     ),
     Case(
         "memory",
@@ -128,9 +128,9 @@ CASES = (
     Case(
         "pingpong",
         "micro",
-        "Socket pair: one round trip of a byte",
+        "Socket pair: one round trip of a byte, CPU time",
         "ns",
-        "ns",
+        "cpu_ns",
         ("lissom", "threads", "gevent", "asyncio", "uvloop"),
         "pingpong",
         target=5_000,

@@ -131,6 +131,30 @@ def test_unhook_while_tasklets_wait_in_hooked_calls_lets_them_finish() -> None:
     right.close()
 
 
+def test_thread_that_ends_after_unhook_takes_only_itself_away(script: Script) -> None:
+    done = script(
+        """
+        import lissom, threading
+        lissom.hook()
+        local, go = threading.local(), lissom.channel()
+        def work():
+            local.value = "mine"
+            ident = threading.get_ident()
+            go.receive()
+            print(threading.get_ident() == ident, local.value, threading.current_thread() is thread)
+        thread = threading.Thread(target=work)
+        thread.start()
+        lissom.schedule()
+        lissom.unhook()
+        go.send(None)
+        lissom.run()
+        print(thread.is_alive(), thread in threading.enumerate())
+        print(threading.current_thread() is threading.main_thread(), threading.active_count())
+        """
+    )
+    assert done.stdout == "True mine True\nFalse False\nTrue 1\n"
+
+
 # ---- import order ----------------------------------------------------------------------------------------------------
 
 

@@ -139,7 +139,8 @@ def test_server_with_a_thread_for_each_connection(contexts: tuple[ssl.SSLContext
 
     def accept() -> None:
         for _ in range(20):
-            threading.Thread(target=serve, args=[listener.accept()[0]]).start()
+            threads.append(threading.Thread(target=serve, args=[listener.accept()[0]]))
+            threads[-1].start()
 
     def client(number: int) -> bytes:
         with socket.create_connection(listener.getsockname()) as plain:
@@ -147,12 +148,12 @@ def test_server_with_a_thread_for_each_connection(contexts: tuple[ssl.SSLContext
                 secured.sendall(b"client %d" % number)
                 return secured.recv(1024)
 
+    threads: list[threading.Thread] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         accepting = lissom.spawn(accept)
         clients = [lissom.spawn(client, number) for number in range(20)]
         with lissom.timeout(60):
             assert [lissom.join(tasklet) for tasklet in clients] == [b"CLIENT %d" % number for number in range(20)]
             lissom.join(accepting)
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not thread.daemon:
-            thread.join(30)
+    for thread in threads:
+        thread.join(30)

@@ -336,6 +336,9 @@ fn excepthook(call: &Call) -> PyResult<Obj> {
 pub(super) fn lasting_table() -> Vec<Hook> {
     vec![
         hook!(MODULE, c"_shutdown", shutdown),
+        hook!(MODULE, c"get_ident", get_ident),
+        hook!(MODULE, c"_get_main_thread_ident", get_main_thread_ident),
+        hook!(MODULE, c"_set_sentinel", set_sentinel).observed_by(lock::note_sentinel),
         hook!(MODULE, c"_excepthook", excepthook),
         hook!(HANDLE, c"join", join),
         hook!(HANDLE, c"is_done", is_done),
@@ -348,9 +351,6 @@ pub(super) fn table() -> Vec<Hook> {
         hook!(MODULE, c"start_new_thread", start_new_thread),
         hook!(MODULE, c"start_new", start_new_thread),
         hook!(MODULE, c"start_joinable_thread", start_joinable_thread),
-        hook!(MODULE, c"get_ident", get_ident),
-        hook!(MODULE, c"_get_main_thread_ident", get_main_thread_ident),
         hook!(MODULE, c"_count", count),
-        hook!(MODULE, c"_set_sentinel", set_sentinel).observed_by(lock::note_sentinel),
     ]
 }
