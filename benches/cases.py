@@ -67,7 +67,9 @@ SWITCH_NOTE = (
 
 def _switch(size: int, peers: tuple[str, ...], target: float | None = None) -> Case:
     title = f"Switch: one hop of ``schedule()`` among {size:,} tasklets, CPU time"
-    return Case(f"switch-{size}", "micro", title, "ns", "cpu_ns", peers, "switch", size, target=target, note=SWITCH_NOTE)
+    return Case(
+        f"switch-{size}", "micro", title, "ns", "cpu_ns", peers, "switch", size, target=target, note=SWITCH_NOTE
+    )
 
 
 def _echo(size: int) -> Case:
