@@ -129,6 +129,7 @@ fn block(
         Direction::Send => Why::Send(slf as usize),
         Direction::Receive => Why::Receive(slf as usize),
     });
+    me.set_since(runtime.clock());
     let result = loop {
         world().block(channel.id, me.id(), direction);
         let result = runtime.switch();

@@ -3,11 +3,11 @@
 use pyo3_ffi as ffi;
 
 use crate::args::{Args, given, method, seconds, table, timeout};
-use crate::object::{Obj, PyResult, check, runtime_error, timeout_error, type_error, value_error};
+use crate::object::{Obj, PyResult, runtime_error, timeout_error, type_error, value_error};
 use crate::runtime::{Runtime, deadline_in, now};
 use crate::tasklet::Why;
 use crate::world::{Wake, world};
-use crate::{hooks, jobs, lifecycle, tasklet_type};
+use crate::{hooks, jobs, lifecycle, primitives, tasklet_type};
 
 fn callable(args: &Args, function: &str) -> PyResult<Obj> {
     let Some(func) = args.get(0) else {
@@ -130,23 +130,6 @@ fn join(args: Args) -> PyResult<Obj> {
     }
 }
 
-/// `_throw_at(seconds, exception)`: the timer behind `lissom.timeout`; returns its key as two numbers.
-fn throw_at(args: Args) -> PyResult<Obj> {
-    let [delay, exception] = args.bind("_throw_at", ["seconds", "exception"], 2)?;
-    let delay = seconds(&Obj::borrowed(delay.expect("required")))?;
-    let exception = Obj::borrowed(exception.expect("required"));
-    let runtime = Runtime::get()?;
-    let key = runtime.throw_at(deadline_in(delay), runtime.me().object(), exception);
-    Obj::uint(key.to_bits())
-}
-
-/// `_remove_timer(key)`: whether the timer had not fired.
-fn remove_timer(args: Args) -> PyResult<Obj> {
-    let [key] = args.bind("_remove_timer", ["key"], 1)?;
-    let bits = Obj::borrowed(key.expect("required")).to_i64()? as u64;
-    Ok(Obj::bool(Runtime::get()?.remove_timer(lissom_sched::TimerKey::from_bits(bits))))
-}
-
 fn hook(args: Args) -> PyResult<Obj> {
     let [threads] = args.bind("hook", ["threads"], 0)?;
     let threads = given(threads).map_or(Ok(true), |value| value.truth())?;
@@ -164,30 +147,6 @@ fn unhook(args: Args) -> PyResult<Obj> {
 fn is_hooked(args: Args) -> PyResult<Obj> {
     args.none("is_hooked")?;
     Ok(Obj::bool(hooks::installed()))
-}
-
-fn stats(args: Args) -> PyResult<Obj> {
-    args.none("_stats")?;
-    let runtime = Runtime::get()?;
-    let pools = runtime.stack_stats();
-    let sum = |field: fn(&lissom_fiber::Stats) -> usize| pools.iter().map(|pool| field(pool) as u64).sum();
-    let runnable = world().runnable(runtime.thread());
-    let numbers = [
-        (c"switches", runtime.switches()),
-        (c"runnable", runnable as u64),
-        (c"stacks_in_use", sum(|pool| pool.in_use)),
-        (c"stacks_pooled", sum(|pool| pool.pooled)),
-        (c"stack_bytes_committed", sum(|pool| pool.committed_bytes)),
-        (c"stack_bytes_reserved", sum(|pool| pool.reserved_bytes)),
-    ];
-    // SAFETY: the GIL is held.
-    let dict = Obj::owned(unsafe { ffi::PyDict_New() })?;
-    for (name, number) in numbers {
-        let number = Obj::uint(number)?;
-        // SAFETY: valid references.
-        check(unsafe { ffi::PyDict_SetItemString(dict.ptr(), name.as_ptr(), number.ptr()) })?;
-    }
-    Ok(dict)
 }
 
 /// The table of the module's functions.
@@ -351,9 +310,13 @@ pub(crate) fn methods() -> *mut ffi::PyMethodDef {
                 c"is_hooked()\n--\n\n\
                 Return whether `lissom.hook` is in force, as a bool. Never switches."
             ),
-            method!(c"_throw_at", throw_at, c"_throw_at(seconds, exception)\n--\n\n"),
-            method!(c"_remove_timer", remove_timer, c"_remove_timer(key)\n--\n\n"),
-            method!(c"_stats", stats, c"_stats()\n--\n\n"),
+            method!(c"_throw_at", primitives::throw_at, c"_throw_at(seconds, exception)\n--\n\n"),
+            method!(c"_remove_timer", primitives::remove_timer, c"_remove_timer(key)\n--\n\n"),
+            method!(c"_wait", primitives::wait, c"_wait(key, timeout=None)\n--\n\n"),
+            method!(c"_wake", primitives::wake, c"_wake(key, count=1)\n--\n\n"),
+            method!(c"_join_any", primitives::join_any, c"_join_any(tasklets, timeout=None)\n--\n\n"),
+            method!(c"_tasklets", primitives::all_tasklets, c"_tasklets()\n--\n\n"),
+            method!(c"_stats", primitives::stats, c"_stats()\n--\n\n"),
             method!(c"_end", lifecycle::end, c"_end()\n--\n\n"),
             method!(c"_after_fork", lifecycle::after_fork, c"_after_fork()\n--\n\n"),
         ],

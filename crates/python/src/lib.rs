@@ -26,12 +26,14 @@ mod hooks;
 mod jobs;
 mod lifecycle;
 mod object;
+mod primitives;
 mod runtime;
 mod settings;
 mod signals;
 mod tasklet;
 mod tasklet_type;
 mod tstate;
+mod waiters;
 mod world;
 
 use object::{Obj, PyResult, raise};

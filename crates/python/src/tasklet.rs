@@ -55,8 +55,12 @@ pub(crate) enum Why {
     Lock(usize),
     /// An item in a queue, by address.
     Queue(usize),
+    /// A wake-up through an object that the waiter keeps alive, by address.
+    WakeUp(usize),
     /// The end of a tasklet, by address.
     Join(usize),
+    /// The end of one of several tasklets.
+    JoinAny(usize),
     /// A receiver on a channel, by address.
     Send(usize),
     /// A sender on a channel, by address.
@@ -72,7 +76,7 @@ pub(crate) enum Why {
 impl Why {
     /// Whether only another tasklet or thread can end the wait.
     pub(crate) fn needs_partner(self) -> bool {
-        matches!(self, Why::Lock(_) | Why::Queue(_) | Why::Join(_))
+        matches!(self, Why::Lock(_) | Why::Queue(_) | Why::WakeUp(_) | Why::Join(_) | Why::JoinAny(_))
     }
 }
 
@@ -86,6 +90,8 @@ impl std::fmt::Display for Why {
             Why::Descriptors(count) => write!(f, "one of {count} descriptors"),
             Why::Lock(address) => write!(f, "the lock at {address:#x}"),
             Why::Queue(address) => write!(f, "an item in the queue at {address:#x}"),
+            Why::WakeUp(address) => write!(f, "the {} at {address:#x}", type_name(address)),
+            Why::JoinAny(count) => write!(f, "the end of one of {count} tasklets"),
             Why::Join(address) => write!(f, "the end of the tasklet at {address:#x}"),
             Why::Send(address) => write!(f, "a receiver on the channel at {address:#x}"),
             Why::Receive(address) => write!(f, "a sender on the channel at {address:#x}"),
@@ -94,6 +100,14 @@ impl std::fmt::Display for Why {
             Why::Run => write!(f, "the other tasklets to finish"),
         }
     }
+}
+
+/// The name of the type of the object at `address`, which a waiting tasklet keeps alive.
+fn type_name(address: usize) -> String {
+    // SAFETY: the waiter holds a reference to the object for as long as it waits for it.
+    let name = unsafe { std::ffi::CStr::from_ptr((*ffi::Py_TYPE(address as *mut PyObject)).tp_name) };
+    let name = name.to_string_lossy();
+    name.rsplit('.').next().unwrap_or(&name).to_owned()
 }
 
 /// What a tasklet left behind.
@@ -126,6 +140,7 @@ pub(crate) struct Tasklet {
     pub(crate) thread: Cell<bool>,
     pub(crate) signalled: Cell<bool>,
     why: Cell<Why>,
+    since: Cell<u64>,
     link: Cell<Option<Link>>,
     pub(crate) func: RefCell<Option<Obj>>,
     pub(crate) args: RefCell<Option<Obj>>,
@@ -153,6 +168,7 @@ impl Tasklet {
             thread: Cell::new(false),
             signalled: Cell::new(false),
             why: Cell::new(Why::Nothing),
+            since: Cell::new(0),
             link: Cell::new(None),
             func: RefCell::new(None),
             args: RefCell::new(None),
@@ -237,6 +253,15 @@ impl Tasklet {
 
     pub(crate) fn set_why(&self, why: Why) {
         self.why.set(why);
+    }
+
+    /// When the wait began, in nanoseconds of the monotonic clock.
+    pub(crate) fn since(&self) -> u64 {
+        self.since.get()
+    }
+
+    pub(crate) fn set_since(&self, since: u64) {
+        self.since.set(since);
     }
 
     /// Notes that a wait is for the end of this tasklet.

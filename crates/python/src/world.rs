@@ -70,13 +70,18 @@ pub(crate) fn tasklet(id: TaskletId) -> &'static Tasklet {
     unsafe { &*tasklet }
 }
 
-/// All tasklets of a thread.
-pub(crate) fn tasklets_of(thread: ThreadId) -> Vec<&'static Tasklet> {
+/// All tasklets of the process.
+pub(crate) fn all_tasklets() -> Vec<&'static Tasklet> {
     let all: Vec<*mut Tasklet> = TASKLETS.get().iter().copied().filter(|tasklet| !tasklet.is_null()).collect();
     // SAFETY: as in `tasklet`.
-    let all = all.into_iter().map(|tasklet| unsafe { &*tasklet });
+    all.into_iter().map(|tasklet| unsafe { &*tasklet }).collect()
+}
+
+/// All tasklets of a thread.
+pub(crate) fn tasklets_of(thread: ThreadId) -> Vec<&'static Tasklet> {
+    let all = all_tasklets();
     let world = world();
-    all.filter(|tasklet| world.thread_of(tasklet.id()) == Some(thread)).collect()
+    all.into_iter().filter(|tasklet| world.thread_of(tasklet.id()) == Some(thread)).collect()
 }
 
 /// Says which runtime drives `thread`; null takes it back.

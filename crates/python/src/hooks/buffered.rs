@@ -8,9 +8,9 @@ use std::hash::BuildHasherDefault;
 
 use super::call::{Call, hook};
 use super::slot::{Hook, Owner};
-use super::waiters::{self, AddressHasher};
 use crate::object::{Obj, PyResult};
 use crate::tasklet::Why;
+use crate::waiters::{self, AddressHasher};
 use crate::world::GilCell;
 
 /// Who is inside an object, and how deep.

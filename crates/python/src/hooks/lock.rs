@@ -12,11 +12,11 @@ use pyo3_ffi::PyObject;
 use super::call::{Call, hook};
 use super::dealloc::{Original, Watched};
 use super::slot::{Hook, Owner};
-use super::waiters;
 use crate::jobs;
 use crate::object::{Obj, PyResult, Raised, clear_error, error_is_set};
 use crate::runtime::deadline_in;
 use crate::tasklet::Why;
+use crate::waiters;
 use crate::world::GilCell;
 
 const LOCK: Owner = Owner::Type(c"_thread", c"LockType");

@@ -8,6 +8,7 @@ use std::cell::Cell;
 
 use crate::object::{PyResult, Raised, write_unraisable};
 use crate::runtime::Runtime;
+use crate::waiters;
 use crate::world::GilCell;
 
 mod address;
@@ -33,7 +34,6 @@ mod socket_object;
 mod ssl;
 pub(crate) mod thread;
 mod time;
-mod waiters;
 
 use slot::Hook;
 

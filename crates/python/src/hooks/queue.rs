@@ -4,11 +4,11 @@ use pyo3_ffi as ffi;
 
 use super::call::{Call, hook};
 use super::slot::{Hook, Owner};
-use super::waiters;
 use crate::args::given;
 use crate::object::{Obj, PyResult, clear_error, error_is_set};
 use crate::runtime::deadline_in;
 use crate::tasklet::Why;
+use crate::waiters;
 
 fn is_empty(queue: *mut ffi::PyObject) -> PyResult<bool> {
     Obj::borrowed(queue).attr(c"empty")?.call([])?.truth()

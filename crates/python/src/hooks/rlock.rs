@@ -15,10 +15,10 @@ use super::call::{Call, hook};
 use super::dealloc::{Original, Watched};
 use super::lock::{Patience, patience, try_original};
 use super::slot::{Hook, Owner};
-use super::waiters::{self, AddressHasher};
 use crate::object::{Obj, PyResult, Raised, clear_error, runtime_error};
 use crate::runtime::Runtime;
 use crate::tasklet::Why;
+use crate::waiters::{self, AddressHasher};
 use crate::world::GilCell;
 
 /// Who owns a lock, and how often; a count of 0 says that it is known to be free for all the thread knows.

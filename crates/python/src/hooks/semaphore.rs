@@ -9,11 +9,11 @@ use pyo3_ffi as ffi;
 
 use super::call::{Call, hook};
 use super::slot::{Hook, Owner};
-use super::waiters;
 use crate::args::{given, timeout};
 use crate::object::{Obj, PyResult, Raised, clear_error};
 use crate::runtime::{deadline_in, now};
 use crate::tasklet::Why;
+use crate::waiters;
 
 const SEMLOCK: Owner = Owner::Type(c"_multiprocessing", c"SemLock");
 

@@ -115,10 +115,11 @@ impl Runtime {
                 }
             }
         }
+        let now = now();
+        self.clock.set(now);
         if self.timers.borrow().is_empty() {
             return;
         }
-        let now = now();
         loop {
             let expired = self.timers.borrow_mut().pop_expired(now);
             match expired {

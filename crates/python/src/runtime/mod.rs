@@ -71,6 +71,7 @@ pub(crate) struct Runtime {
     jobs: Cell<usize>,
     ticks: Cell<u32>,
     turn: Cell<u32>,
+    clock: Cell<u64>,
     errand: Cell<Option<*mut dyn FnMut()>>,
     on_errand: Cell<bool>,
     switches: Cell<u64>,
@@ -146,6 +147,7 @@ impl Runtime {
             jobs: Cell::new(0),
             ticks: Cell::new(0),
             turn: Cell::new(0),
+            clock: Cell::new(now()),
             errand: Cell::new(None),
             on_errand: Cell::new(false),
             switches: Cell::new(0),
@@ -230,6 +232,13 @@ impl Runtime {
         // SAFETY: as in `resume`: the fiber stays in place, and only its constant bounds are read.
         let bottom = unsafe { (*me.fiber.as_ptr()).as_ref() }.map(|fiber| fiber.stack().bottom() as usize)?;
         Some((std::ptr::from_ref(&here) as usize).saturating_sub(bottom))
+    }
+
+    /// The time when the scheduler last looked at the clock: a cheap stamp for what begins now, late by what has been
+    /// computed since the last wait or the last 64 switches.
+    #[inline]
+    pub(crate) fn clock(&self) -> u64 {
+        self.clock.get()
     }
 
     pub(crate) fn switches(&self) -> u64 {

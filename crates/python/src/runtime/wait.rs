@@ -22,6 +22,7 @@ impl Runtime {
             self.timers.borrow_mut().insert(deadline, Timer::Wake(token))
         });
         me.set_why(why);
+        me.set_since(self.clock());
         world().park(me.id());
         let result = self.switch();
         me.set_why(Why::Nothing);

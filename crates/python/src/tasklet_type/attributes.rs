@@ -7,7 +7,6 @@ use pyo3_ffi::PyObject;
 use super::of;
 use crate::args::{self, attribute};
 use crate::object::{Obj, PyResult, boundary, clear_error};
-use crate::runtime::Runtime;
 use crate::tasklet::{Carried, Phase, Tasklet};
 use crate::tstate;
 use crate::world::{self, world};
@@ -50,22 +49,20 @@ fn runs(tasklet: &Tasklet) -> bool {
 
 fn get_frame(slf: *mut PyObject) -> PyResult<Obj> {
     let tasklet = of(slf);
-    let Some(runtime) = Runtime::current() else { return Ok(Obj::none()) };
     // Bound first: the world must not be borrowed while the frame object is made.
-    let own_thread = world().thread_of(tasklet.id()) == Some(runtime.thread());
-    if !own_thread {
-        return Ok(Obj::none());
-    }
+    let thread = world().thread_of(tasklet.id());
+    let Some(runtime) = thread.and_then(world::runtime_of) else { return Ok(Obj::none()) };
     if runs(tasklet) {
-        // SAFETY: T2; a new reference or null.
+        // SAFETY: the state of a thread that has a runtime; it does not run, as the GIL is held, or is our own. A new
+        // reference or null.
         let frame = unsafe { ffi::PyThreadState_GetFrame(runtime.tstate()) };
         return Ok(Obj::owned_or_none(frame.cast()).unwrap_or_else(Obj::none));
     }
     if tasklet.phase() != Phase::Started && !is_main(tasklet) {
         return Ok(Obj::none());
     }
-    // SAFETY: T2; the tasklet does not run and belongs to this thread.
-    let frame = unsafe { tstate::parked_frame(runtime.tstate(), &*tasklet.saved()) };
+    // SAFETY: T2; the tasklet does not run, and the GIL keeps it so.
+    let frame = unsafe { tstate::parked_frame(ffi::PyThreadState_Get(), &*tasklet.saved()) };
     Ok(Obj::owned_or_none(frame).unwrap_or_else(Obj::none))
 }
 
@@ -91,6 +88,15 @@ fn get_waits_for(slf: *mut PyObject) -> PyResult<Obj> {
         return Ok(Obj::none());
     }
     Obj::str(&of(slf).why().to_string())
+}
+
+fn get_waits_since(slf: *mut PyObject) -> PyResult<Obj> {
+    let state = world().state(of(slf).id());
+    if !matches!(state, State::Blocked(..) | State::Parked) {
+        return Ok(Obj::none());
+    }
+    // SAFETY: the GIL is held.
+    Obj::owned(unsafe { ffi::PyFloat_FromDouble(of(slf).since() as f64 / 1e9) })
 }
 
 /// A line that names a tasklet to a person: its function, and where it stands.
@@ -153,8 +159,7 @@ pub(super) fn table() -> *mut ffi::PyGetSetDef {
             attribute!(
                 c"frame",
                 get_frame,
-                c"Its innermost Python frame, readable while it waits; None before it starts, after its end,\n\
-                and on other threads."
+                c"Its innermost Python frame, readable while it waits; None before it starts and after its end."
             ),
             attribute!(
                 c"tempval",
@@ -168,6 +173,12 @@ pub(super) fn table() -> *mut ffi::PyGetSetDef {
                 get_waits_for,
                 c"What it waits for, as a text for people (\"time\", \"the lock at 0x...\"), or None. Not in\n\
                 Stackless."
+            ),
+            attribute!(
+                c"waits_since",
+                get_waits_since,
+                c"Since when it waits, in seconds of ``time.monotonic()``, or None. Early by what was computed\n\
+                since the scheduler last looked at the clock. Not in Stackless."
             ),
         ],
         // SAFETY: the all-zero entry ends the table.

@@ -18,7 +18,7 @@ static WAITERS: GilCell<Option<Waiters>> = GilCell::new(None);
 
 /// Addresses are spread well enough by one multiplication.
 #[derive(Default)]
-pub(super) struct AddressHasher(u64);
+pub(crate) struct AddressHasher(u64);
 
 impl std::hash::Hasher for AddressHasher {
     fn finish(&self) -> u64 {
@@ -40,14 +40,15 @@ fn with<R>(body: impl FnOnce(&mut Waiters) -> R) -> R {
 
 /// Wakes the tasklet that has waited longest for `object`, if any.
 #[inline]
-pub(super) fn wake_one(object: *mut PyObject) {
+pub(crate) fn wake_one(object: *mut PyObject) {
     let nobody = WAITERS.get().as_ref().is_none_or(HashMap::is_empty);
     if !nobody {
         wake(object as usize);
     }
 }
 
-fn wake(key: usize) {
+/// Hands a wake-up to the first waiter that still waits. Returns whether there was one.
+fn wake(key: usize) -> bool {
     loop {
         let token = with(|waiters| {
             let queue = waiters.get_mut(&key)?;
@@ -58,11 +59,16 @@ fn wake(key: usize) {
             token
         });
         match token {
-            None => return,
-            Some(token) if token.unpark(Wake::Event) => return,
+            None => return false,
+            Some(token) if token.unpark(Wake::Event) => return true,
             Some(_) => {}
         }
     }
+}
+
+/// Wakes up to `count` of the tasklets that wait for `object`, in the order in which they came. Returns how many.
+pub(crate) fn wake_some(object: *mut PyObject, count: usize) -> usize {
+    (0..count).take_while(|_| wake(object as usize)).count()
 }
 
 /// Takes a waiter out. Returns false if it had been woken already.
@@ -84,7 +90,7 @@ fn leave(key: usize, token: Token) -> bool {
 ///
 /// # Errors
 /// What `attempt` raises, and what is thrown into the tasklet.
-pub(super) fn wait_for<T>(
+pub(crate) fn wait_for<T>(
     runtime: &Runtime,
     object: *mut PyObject,
     why: Why,
@@ -115,7 +121,34 @@ pub(super) fn wait_for<T>(
     }
 }
 
+/// Parks the running tasklet until `object` hands it a wake-up. Returns false when the deadline has passed instead.
+///
+/// # Errors
+/// What is thrown into the tasklet. A wake-up that it got in the same moment goes to the next waiter.
+pub(crate) fn wait_once(runtime: &Runtime, object: *mut PyObject, deadline: Option<u64>) -> PyResult<bool> {
+    let key = object as usize;
+    let mut early = false;
+    loop {
+        let token = runtime.me().begin_wait();
+        with(|waiters| {
+            let queue = waiters.entry(key).or_default();
+            // Whom a signal woke keeps its turn.
+            if early { queue.push_front(token) } else { queue.push_back(token) }
+        });
+        let result = runtime.park(Why::WakeUp(key), deadline);
+        let served = !leave(key, token);
+        if result.is_err() && served {
+            wake(key);
+        }
+        result?;
+        if served || deadline.is_some_and(|deadline| deadline <= now()) {
+            return Ok(served);
+        }
+        early = true;
+    }
+}
+
 /// Forgets every waiter.
-pub(super) fn clear() {
+pub(crate) fn clear() {
     *WAITERS.get() = None;
 }
