@@ -19,7 +19,8 @@ def report(error: BaseException) -> str:
 
 
 def test_main_that_receives_without_a_sender_gets_the_error() -> None:
-    with pytest.raises(RuntimeError, match=DEADLOCK) as caught:
+    # The second text if a tasklet that an earlier test has left ends meanwhile.
+    with pytest.raises(RuntimeError, match=f"{DEADLOCK}|the main tasklet is receiving without a sender") as caught:
         lissom.channel().receive()
     assert "tasklet main" in report(caught.value)
     assert "waits for a sender on the channel" in report(caught.value)
@@ -76,9 +77,13 @@ def test_deadlock_of_the_others_is_no_error_for_run() -> None:
     blocked.kill()
 
 
-def test_paused_main_tasklet_is_a_deadlock_too() -> None:
-    with pytest.raises(RuntimeError, match=DEADLOCK):
-        lissom.schedule_remove()
+def test_paused_main_tasklet_goes_on_when_nobody_else_can() -> None:
+    """As in Stackless: it is what is left of the thread."""
+    assert lissom.schedule_remove(7) == 7
+    blocked = lissom.spawn(lissom.channel().receive)
+    assert lissom.schedule_remove(8) == 8
+    assert blocked.blocked
+    blocked.kill()
 
 
 def test_join_of_a_paused_tasklet_is_a_deadlock() -> None:

@@ -8,6 +8,9 @@
 #endif
 #if PY_VERSION_HEX >= 0x030e0000
 #include "internal/pycore_pythonrun.h"
+#include "internal/pycore_interpframe.h"
+#else
+#include "internal/pycore_frame.h"
 #endif
 
 #ifdef Py_GIL_DISABLED
@@ -85,6 +88,20 @@ int main(void)
     IMPL(c_stack_hard_limit)
     IMPL(asyncio_running_task)
     printf("pub(super) const STACK_MARGIN: usize = %zu;\n", (size_t)_PyOS_STACK_MARGIN_BYTES);
+#endif
+    /* Frames that an evaluation loop has put on the stack to be returned to, or that were entered from C. */
+    printf("pub(super) const FRAME_PREVIOUS: usize = %zu;\n", offsetof(_PyInterpreterFrame, previous));
+#if PY_VERSION_HEX < 0x030c0000
+    printf("pub(super) const CFRAME_USE_TRACING: usize = %zu;\n", offsetof(_PyCFrame, use_tracing));
+    printf("pub(super) const FRAME_ENTRY: usize = %zu;\n", offsetof(_PyInterpreterFrame, is_entry));
+    printf("pub(super) const ENTRY: u8 = 1;\n");
+#else
+    printf("pub(super) const FRAME_ENTRY: usize = %zu;\n", offsetof(_PyInterpreterFrame, owner));
+#if PY_VERSION_HEX < 0x030e0000
+    printf("pub(super) const ENTRY: u8 = %d;\n", (int)FRAME_OWNED_BY_CSTACK);
+#else
+    printf("pub(super) const ENTRY: u8 = %d;\n", (int)FRAME_OWNED_BY_INTERPRETER);
+#endif
 #endif
     printf("pub(super) const CHUNK_HEADER: usize = %zu;\n", offsetof(_PyStackChunk, data));
     return 0;

@@ -108,7 +108,45 @@ impl Args {
     /// # Errors
     /// `TypeError` in the interpreter's words.
     pub(crate) fn none(&self, function: &str) -> PyResult<()> {
-        self.bind::<0>(function, [], 0).map(drop)
+        self.no_keywords(function)?;
+        match self.positional {
+            0 => Ok(()),
+            given => Err(type_error(&format!("{function}() takes no arguments ({given} given)"))),
+        }
+    }
+
+    /// Checks that there is one argument, without a name.
+    ///
+    /// # Errors
+    /// `TypeError` in the interpreter's words.
+    pub(crate) fn one(&self, function: &str) -> PyResult<*mut PyObject> {
+        self.no_keywords(function)?;
+        match self.get(0) {
+            Some(value) if self.positional == 1 => Ok(value),
+            _ => {
+                let given = self.positional;
+                Err(type_error(&format!("{function}() takes exactly one argument ({given} given)")))
+            }
+        }
+    }
+
+    /// Checks that there are between `least` and `N` arguments, without names.
+    ///
+    /// # Errors
+    /// `TypeError` in the words of `PyArg_UnpackTuple`.
+    pub(crate) fn unpack<const N: usize>(&self, function: &str, least: usize) -> PyResult<[Option<*mut PyObject>; N]> {
+        self.no_keywords(function)?;
+        let given = self.positional;
+        let (bound, limit) = if given < least { ("least", least) } else { ("most", N) };
+        if given < least || given > N {
+            let plural = if limit == 1 { "" } else { "s" };
+            return Err(type_error(&format!("{function} expected at {bound} {limit} argument{plural}, got {given}")));
+        }
+        Ok(std::array::from_fn(|index| self.get(index)))
+    }
+
+    fn no_keywords(&self, function: &str) -> PyResult<()> {
+        if self.keywords() == 0 { Ok(()) } else { Err(type_error(&format!("{function}() takes no keyword arguments"))) }
     }
 
     /// The positional arguments from `start` on as a tuple, and the keywords as a dict if there are any.

@@ -7,11 +7,13 @@ use lissom_fiber::Link;
 use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
+use crate::callbacks;
 use crate::hooks;
 use crate::object::{self, Exc, Obj, PyResult, Raised};
 use crate::runtime::{Runtime, exception_of};
 use crate::tasklet::{Outcome, Phase, Tasklet};
 use crate::tstate;
+use crate::watchdog;
 use crate::world::{self, Wake, world};
 
 thread_local! {
@@ -25,6 +27,9 @@ pub(crate) fn enter(address: usize, link: Link) {
     let tasklet = unsafe { &*(address as *const Tasklet) };
     tasklet.set_link(Some(link));
     let runtime = Runtime::current().expect("a tasklet is started by its thread's runtime");
+    if callbacks::special() {
+        watchdog::attach();
+    }
     let outcome = execute(tasklet);
     finish(runtime, tasklet, outcome);
     if tasklet.identity().is_some() {
@@ -34,17 +39,25 @@ pub(crate) fn enter(address: usize, link: Link) {
     }
     // SAFETY: T2; every frame of the tasklet is gone.
     unsafe { tstate::finish(runtime.tstate()) };
-    leave(tasklet);
+    leave(runtime, tasklet);
 }
 
 /// Takes a tasklet out of the scheduler for good; its last reference there is dropped by [`Runtime`].
-fn leave(tasklet: &Tasklet) {
+fn leave(runtime: &Runtime, tasklet: &Tasklet) {
     tasklet.set_phase(Phase::Unbound);
+    tasklet.interrupt_pending.set(false);
     world().remove(tasklet.id());
+    runtime.promote_next();
+    if callbacks::special() {
+        runtime.before_end(tasklet);
+    }
 }
 
 fn execute(tasklet: &Tasklet) -> Outcome {
-    let pending = tasklet.pending.take();
+    let mut pending = tasklet.pending.take();
+    if let Err(Raised) = tasklet.claim() {
+        pending = Some(Exc::take());
+    }
     let (func, args, kwargs) = (tasklet.func.take(), tasklet.args.take(), tasklet.kwargs.take());
     if let Some(exception) = pending {
         drop((func, args, kwargs));
@@ -66,13 +79,12 @@ fn execute(tasklet: &Tasklet) -> Outcome {
 }
 
 /// Ends a tasklet that could not be given a stack. Main's state is loaded.
-pub(crate) fn fail(_runtime: &Runtime, tasklet: &Tasklet, message: &str) {
+pub(crate) fn fail(runtime: &Runtime, tasklet: &Tasklet, message: &str) {
     let error = exception_of(|| object::memory_error(message));
     tasklet.unbind();
-    leave(tasklet);
-    let kept = tasklet.release();
-    finish(_runtime, tasklet, Err(error));
-    drop(kept);
+    finish(runtime, tasklet, Err(error));
+    leave(runtime, tasklet);
+    drop(tasklet.release());
 }
 
 /// Records the outcome, wakes who joins, and reports an exception that nobody waits for.
@@ -95,17 +107,33 @@ fn finish(runtime: &Runtime, tasklet: &Tasklet, outcome: Outcome) {
     }
 }
 
-/// `SystemExit` and `KeyboardInterrupt` end the program: they go on in the main tasklet. All else goes to the hook.
+/// Where the exception goes that has ended a tasklet.
+///
+/// `SystemExit` ends the program: it goes on in the main tasklet. What `lissom.spawn` has started reports to
+/// `lissom.excepthook`; else it is as in Stackless: the error handler, then the innermost `run()` or the main tasklet.
 fn report(runtime: &Runtime, tasklet: &Tasklet, exception: Exc) {
     if tasklet.thread.get() {
         return report_thread(tasklet, exception);
     }
+    let alone = std::ptr::eq(runtime.chief(), tasklet);
     // SAFETY: the interpreter keeps its exception classes for ever.
-    let leaves = unsafe { exception.is(ffi::PyExc_SystemExit) || exception.is(ffi::PyExc_KeyboardInterrupt) };
-    if leaves && !ENDING.get() && !std::ptr::eq(runtime.chief(), tasklet) {
+    let (exits, interrupts) =
+        unsafe { (exception.is(ffi::PyExc_SystemExit), exception.is(ffi::PyExc_KeyboardInterrupt)) };
+    if exits && runtime.signal_pipe().is_none() {
+        // As for any thread but the first.
+        return;
+    }
+    if (exits || (interrupts && tasklet.spawned.get())) && !ENDING.get() && !alone {
         let main = runtime.chief();
-        *main.pending.borrow_mut() = Some(exception);
+        let old = main.pending.replace(Some(exception));
+        drop(old);
         world::make_runnable(main);
+        return;
+    }
+    if !tasklet.spawned.get() && !alone && !exits {
+        if let Some(exception) = callbacks::handle_error(exception) {
+            runtime.deliver(exception);
+        }
         return;
     }
     // SAFETY: as above.

@@ -6,11 +6,20 @@ use pyo3_ffi::PyObject;
 
 use crate::args::{Args, attribute, make_type, method, table};
 use crate::object::{
-    Exc, Obj, PyResult, Raised, boundary, clear_error, runtime_error, stop_iteration, type_error, value_error,
+    Exc, Obj, PyResult, Raised, boundary, check, clear_error, error_is_set, runtime_error, type_error, value_error,
 };
 use crate::runtime::Runtime;
 use crate::tasklet::{Carried, Tasklet, Why};
-use crate::world::{self, world};
+use crate::tasklet_type::made_of;
+use crate::world::{self, GilCell, Wake, world};
+use crate::{bomb, callbacks};
+
+static TYPE: GilCell<Option<Obj>> = GilCell::new(None);
+
+/// The type object.
+pub(crate) fn type_object() -> *mut ffi::PyTypeObject {
+    TYPE.get().as_ref().expect("made when the module was").ptr().cast()
+}
 
 /// The object behind `lissom.channel`.
 #[repr(C)]
@@ -57,86 +66,92 @@ unsafe extern "C" fn slot_dealloc(slf: *mut PyObject) {
     }
 }
 
-/// What the caller brings to an exchange.
-enum Offer {
-    Value(Obj),
-    Bomb(Exc),
-}
-
-impl Offer {
-    fn carried(self) -> Carried {
-        match self {
-            Offer::Value(value) => Carried::Value(value),
-            Offer::Bomb(exception) => Carried::Bomb(exception),
-        }
-    }
-}
-
 /// Performs one action on the channel: `Some` offer sends, `None` receives. Switches if it must.
-fn act(channel: &Channel, slf: *mut PyObject, offer: Option<Offer>) -> PyResult<Obj> {
+///
+/// Values change hands through `carried`, the attribute `tempval`, on both sides.
+fn act(channel: &Channel, slf: *mut PyObject, offer: Option<Obj>) -> PyResult<Obj> {
     let runtime = Runtime::get()?;
     let me = runtime.me();
     let direction = if offer.is_some() { Direction::Send } else { Direction::Receive };
+    let old = me.carried.replace(offer.map_or(Carried::Nothing, Carried::Value));
+    if callbacks::special() {
+        before_action(runtime, channel, slf, direction)?;
+    }
+    drop(old);
     let exchange = world().exchange(channel.id, me.id(), direction);
     let (partner, switch) = match exchange {
-        Exchange::WouldBlock => return block(runtime, channel, slf, offer, direction),
+        Exchange::WouldBlock => return block(runtime, channel, slf, direction),
         Exchange::SwitchTo(partner) | Exchange::Yield(partner) => (partner, true),
         Exchange::Continue(partner) | Exchange::Remote(partner) => (partner, false),
     };
-    let partner = world::tasklet(partner);
-    let received = match offer {
-        Some(offer) => {
-            let old = partner.carried.replace(offer.carried());
-            drop(old);
-            Carried::Value(Obj::none())
-        }
-        None => partner.carried.replace(Carried::Nothing),
-    };
-    partner.set_wake(world::Wake::Event);
-    partner.set_why(Why::Nothing);
+    hand_over(me, world::tasklet(partner));
     if matches!(exchange, Exchange::Remote(_)) {
-        world::wake_thread_of(partner);
+        world::wake_thread_of(world::tasklet(partner));
+        if callbacks::special() {
+            notify(runtime, slf, me, direction, false)?;
+        }
     }
     if switch {
-        // What has been received is ours even if something is thrown into us now: the partner has gone on.
+        if !matches!(exchange, Exchange::Yield(_)) {
+            runtime.begin_exchange();
+        }
         runtime.switch()?;
     }
-    deliver(received)
+    me.claim()
 }
 
-fn deliver(carried: Carried) -> PyResult<Obj> {
-    match carried {
-        Carried::Value(value) => Ok(value),
-        Carried::Bomb(exception) => Err(exception.restore()),
-        Carried::Nothing => Err(runtime_error("a channel delivered nothing: please report this")),
-    }
+/// Exchanges the carried values with a partner, whose wait is over.
+fn hand_over(me: &Tasklet, partner: &Tasklet) {
+    me.carried.swap(&partner.carried);
+    partner.set_wake(Wake::Met);
+    partner.set_why(Why::Nothing);
 }
 
-fn block(
-    runtime: &Runtime,
-    channel: &Channel,
-    slf: *mut PyObject,
-    offer: Option<Offer>,
-    direction: Direction,
-) -> PyResult<Obj> {
-    if world().closing(channel.id) {
-        return Err(value_error("Send/receive operation on a closed channel"));
-    }
+/// What only a callback or a trap asks for. After an error nothing has happened on the channel.
+#[cold]
+#[inline(never)]
+fn before_action(runtime: &Runtime, channel: &Channel, slf: *mut PyObject, direction: Direction) -> PyResult<()> {
     let me = runtime.me();
-    let old = me.carried.replace(offer.map_or(Carried::Nothing, Offer::carried));
-    drop(old);
+    let partner = world().partner(channel.id, direction);
+    let remote = partner.is_some_and(|partner| world().thread_of(partner) != Some(runtime.thread()));
+    // The callback of an exchange with another thread comes after it, as in Stackless.
+    let result = if remote { Ok(()) } else { notify(runtime, slf, me, direction, partner.is_none()) };
+    let result = result.and_then(|()| {
+        let leaves = world().would_switch(channel.id, me.id(), direction);
+        let others = world().runnable(runtime.thread()) > 1 || runtime.innermost_runner().is_some();
+        let partner = world().partner(channel.id, direction);
+        if leaves && (others || partner.is_some()) { runtime.check_trap() } else { Ok(()) }
+    });
+    result.inspect_err(|_| drop(me.carried.replace(Carried::Nothing)))
+}
+
+fn notify(runtime: &Runtime, slf: *mut PyObject, me: &Tasklet, direction: Direction, will_block: bool) -> PyResult<()> {
+    callbacks::notify_channel(runtime, &Obj::borrowed(slf), me, direction == Direction::Send, will_block)
+}
+
+fn block(runtime: &Runtime, channel: &Channel, slf: *mut PyObject, direction: Direction) -> PyResult<Obj> {
+    let me = runtime.me();
+    let refusal = if me.block_trap.get() {
+        Some(runtime_error as fn(&str) -> Raised).zip(Some("this tasklet does not like to be blocked."))
+    } else if world().closing(channel.id) {
+        Some(value_error as fn(&str) -> Raised).zip(Some("Send/receive operation on a closed channel"))
+    } else {
+        None
+    };
+    if let Some((kind, text)) = refusal {
+        drop(me.carried.replace(Carried::Nothing));
+        return Err(kind(text));
+    }
     me.set_why(match direction {
         Direction::Send => Why::Send(slf as usize),
         Direction::Receive => Why::Receive(slf as usize),
     });
     me.set_since(runtime.clock());
     let result = loop {
+        me.set_wake(Wake::Event);
         world().block(channel.id, me.id(), direction);
-        let result = runtime.switch();
-        // A partner has clearly come when the carried value has changed hands: a sender's is taken, a receiver's given.
-        let met = matches!(&*me.carried.borrow(), Carried::Nothing) == (direction == Direction::Send);
-        match result {
-            Ok(()) if met => break Ok(()),
+        match runtime.switch() {
+            Ok(()) if me.wake() == Wake::Met => break Ok(()),
             // Woken early, by a signal whose handler returned normally: wait on.
             Ok(()) => match retry(runtime, channel, me, direction) {
                 Some(result) => break result,
@@ -146,12 +161,13 @@ fn block(
         }
     };
     me.set_why(Why::Nothing);
-    let carried = me.carried.replace(Carried::Nothing);
-    result?;
-    match direction {
-        Direction::Send => Ok(Obj::none()),
-        Direction::Receive => deliver(carried),
+    if result.is_err() {
+        let lost = me.carried.replace(Carried::Nothing);
+        let raised = Exc::take();
+        drop(lost);
+        return Err(raised.restore());
     }
+    me.claim()
 }
 
 /// A partner may have come to wait while the tasklet ran a signal handler: exchanges with it now.
@@ -163,11 +179,7 @@ fn retry(runtime: &Runtime, channel: &Channel, me: &Tasklet, direction: Directio
             world::tasklet(id)
         }
     };
-    match direction {
-        Direction::Send => drop(partner.carried.replace(me.carried.replace(Carried::Nothing))),
-        Direction::Receive => drop(me.carried.replace(partner.carried.replace(Carried::Nothing))),
-    }
-    partner.set_why(Why::Nothing);
+    hand_over(me, partner);
     if matches!(exchange, Exchange::Remote(_)) {
         world::wake_thread_of(partner);
     }
@@ -182,10 +194,9 @@ fn retry(runtime: &Runtime, channel: &Channel, me: &Tasklet, direction: Directio
 fn send(args: Args) -> PyResult<Obj> {
     let value = match args.only() {
         Some(value) => value,
-        None => args.bind("send", ["value"], 1)?[0].expect("required"),
+        None => args.one("send")?,
     };
-    let value = Obj::borrowed(value);
-    act(of(args.slf()), args.slf(), Some(Offer::Value(value)))
+    act(of(args.slf()), args.slf(), Some(Obj::borrowed(value)))
 }
 
 fn receive(args: Args) -> PyResult<Obj> {
@@ -195,18 +206,37 @@ fn receive(args: Args) -> PyResult<Obj> {
     act(of(args.slf()), args.slf(), None)
 }
 
+/// Calls a method of the channel that a subclass may have replaced.
+fn send_bomb(args: &Args, exception: &Exc) -> PyResult<Obj> {
+    act(of(args.slf()), args.slf(), Some(bomb::wrap(exception)?))?;
+    Ok(Obj::none())
+}
+
 fn send_exception(args: Args) -> PyResult<Obj> {
-    let Some(class) = args.get(0) else {
-        return Err(type_error("send_exception() takes at least 1 argument (0 given)"));
-    };
+    let exception = made_of(&args, "send_exception", "channel.send_exception")?;
+    send_bomb(&args, &exception)
+}
+
+fn send_throw(args: Args) -> PyResult<Obj> {
+    let [kind, value, traceback] = args.unpack("send_throw", 1)?;
+    let [value, traceback] = [value, traceback].map(|part| part.map(Obj::borrowed));
+    let exception = bomb::instance(Obj::borrowed(kind.expect("required")), value, traceback)?;
+    send_bomb(&args, &exception)
+}
+
+fn send_sequence(args: Args) -> PyResult<Obj> {
+    let sequence = Obj::borrowed(args.one("send_sequence")?);
     // SAFETY: a valid reference.
-    if unsafe { ffi::PyExceptionClass_Check(class) } == 0 {
-        return Err(type_error("channel.send_exception needs Exception or string subclass as first parameter"));
+    let items = Obj::owned(unsafe { ffi::PyObject_GetIter(sequence.ptr()) })?;
+    let mut count = 0;
+    loop {
+        // SAFETY: an iterator; null at its end, with or without an exception.
+        let Some(item) = Obj::owned_or_none(unsafe { ffi::PyIter_Next(items.ptr()) }) else {
+            return if error_is_set() { Err(Raised) } else { Obj::int(count) };
+        };
+        act(of(args.slf()), args.slf(), Some(item))?;
+        count += 1;
     }
-    let (rest, _) = args.collect(1)?;
-    // SAFETY: a class and a tuple.
-    let exception = Obj::owned(unsafe { ffi::PyObject_CallObject(class, rest.ptr()) })?;
-    act(of(args.slf()), args.slf(), Some(Offer::Bomb(Exc::instance(exception)?)))
 }
 
 fn open(args: Args) -> PyResult<Obj> {
@@ -221,6 +251,52 @@ fn close(args: Args) -> PyResult<Obj> {
     Ok(Obj::none())
 }
 
+/// `__reduce__()`: the tasklets that wait go with the channel.
+fn reduce(args: Args) -> PyResult<Obj> {
+    args.none("__reduce__")?;
+    let id = of(args.slf()).id;
+    let (balance, flags, waiters) = {
+        let world = world();
+        let flags = i64::from(world.closing(id))
+            | i64::from(world.preference(id) & 3) << 1
+            | i64::from(world.schedule_all(id)) << 3;
+        (world.balance(id), flags, world.waiters(id).collect::<Vec<_>>())
+    };
+    // SAFETY: the GIL is held.
+    let list = Obj::owned(unsafe { ffi::PyList_New(0) })?;
+    for waiter in waiters {
+        // SAFETY: a list and a valid reference.
+        check(unsafe { ffi::PyList_Append(list.ptr(), world::tasklet(waiter).ptr()) })?;
+    }
+    // SAFETY: the type of a valid object.
+    let kind = Obj::borrowed(unsafe { ffi::Py_TYPE(args.slf()) }.cast());
+    Obj::tuple([kind, Obj::tuple([])?, Obj::tuple([Obj::int(balance)?, Obj::int(flags)?, list])?])
+}
+
+/// `__setstate__(state)`.
+fn set_state(args: Args) -> PyResult<Obj> {
+    let state = Obj::borrowed(args.one("__setstate__")?);
+    let wrong = || type_error("the state of a channel is a tuple of its balance, its flags and its tasklets");
+    // SAFETY: valid references; the items of the checked tuple are borrowed.
+    let flags = unsafe {
+        if ffi::PyTuple_Check(state.ptr()) == 0 || ffi::PyTuple_Size(state.ptr()) != 3 {
+            return Err(wrong());
+        }
+        let waiters = ffi::PyTuple_GetItem(state.ptr(), 2);
+        if ffi::PyList_Check(waiters) == 0 || ffi::PyList_Size(waiters) != 0 {
+            return Err(runtime_error("a channel with waiting tasklets cannot be restored yet"));
+        }
+        Obj::borrowed(ffi::PyTuple_GetItem(state.ptr(), 1)).to_i64()?
+    };
+    let id = of(args.slf()).id;
+    let mut world = world();
+    world.set_closing(id, flags & 1 != 0);
+    world.set_preference(id, if flags >> 1 & 3 == 3 { -1 } else { (flags >> 1 & 3) as i32 });
+    world.set_schedule_all(id, flags >> 3 & 1 != 0);
+    drop(world);
+    Ok(Obj::borrowed(args.slf()))
+}
+
 unsafe extern "C" fn slot_iter(slf: *mut PyObject) -> *mut PyObject {
     boundary(|| Ok(Obj::borrowed(slf)))
 }
@@ -230,9 +306,17 @@ unsafe extern "C" fn slot_next(slf: *mut PyObject) -> *mut PyObject {
         let channel = of(slf);
         let ended = world().closing(channel.id) && world().balance(channel.id) <= 0;
         if ended {
-            return Err(stop_iteration("the channel is closed"));
+            // SAFETY: the interpreter keeps its exception classes for ever.
+            unsafe { ffi::PyErr_SetNone(ffi::PyExc_StopIteration) };
+            return Err(Raised);
         }
-        act(channel, slf, None)
+        // A subclass may have its own way to receive.
+        // SAFETY: the type of a valid object.
+        if unsafe { ffi::Py_TYPE(slf) } == type_object() {
+            act(channel, slf, None)
+        } else {
+            Obj::borrowed(slf).attr(c"receive")?.call([])
+        }
     })
 }
 
@@ -290,12 +374,16 @@ fn set_schedule_all(slf: *mut PyObject, value: Obj) -> PyResult<()> {
 /// # Errors
 /// `MemoryError`.
 pub(crate) fn define() -> PyResult<Obj> {
+    let known = TYPE.get().clone();
+    if let Some(known) = known {
+        return Ok(known);
+    }
     let methods = table(
         vec![
             method!(
                 c"send",
                 send,
-                c"send($self, value)\n--\n\n\
+                c"send($self, value, /)\n--\n\n\
                 Give a value to a receiver.\n\n\
                 Switches if no receiver waits, until one comes. If one waits, it is handed the value at once,\n\
                 and with the default preference -1 it runs next, the caller last. A receiver of another thread\n\
@@ -326,6 +414,25 @@ pub(crate) fn define() -> PyResult<Obj> {
                 Switches, returns and is ended as `send`. Raises TypeError if ``exc_class`` is no exception\n\
                 class, and what calling it raises; nothing was sent then. As in Stackless."
             ),
+            method!(
+                c"send_throw",
+                send_throw,
+                c"send_throw($self, exc, val=None, tb=None, /)\n--\n\n\
+                Raise an exception in a receiver, as ``raise`` would with these parts.\n\n\
+                ``exc`` is an exception or a class of one, ``val`` the argument for a class (a tuple: all of\n\
+                them), ``tb`` the traceback to begin with: the receiver's ends with it. Switches, returns and is\n\
+                ended as `send`. Raises TypeError for anything else; nothing was sent then. As in Stackless."
+            ),
+            method!(
+                c"send_sequence",
+                send_sequence,
+                c"send_sequence($self, seq, /)\n--\n\n\
+                Send the items of an iterable, one after the other.\n\n\
+                Switches as `send` does, for each. Returns how many were sent, an int. Raises what iterating or\n\
+                sending raises; what was sent before stays sent. As in Stackless."
+            ),
+            method!(c"__reduce__", reduce, c"__reduce__($self)\n--\n\n"),
+            method!(c"__setstate__", set_state, c"__setstate__($self, state, /)\n--\n\n"),
             method!(
                 c"open",
                 open,
@@ -387,10 +494,9 @@ pub(crate) fn define() -> PyResult<Obj> {
         A meeting place for tasklets: a value passes when a sender and a receiver meet there.\n\n\
         There is no buffer. Whoever comes first waits, in order of arrival; `balance` tells how many.\n\
         The tasklets may belong to different threads. `preference` and `schedule_all` say who goes on\n\
-        after an exchange.\n\n\
-        Iterating receives until the channel is closed and no sender waits. It may be subclassed and\n\
-        referred to weakly. As ``stackless.channel``; ``send_throw``, ``send_sequence`` and pickling are\n\
-        not there yet.";
+        after an exchange. A `bomb` that is sent is raised where it is received.\n\n\
+        Iterating receives until the channel is closed and no sender waits. It may be subclassed,\n\
+        referred to weakly, and pickled while nobody waits. As ``stackless.channel``.";
     let slot = |slot: i32, pfunc: *mut std::ffi::c_void| ffi::PyType_Slot { slot, pfunc };
     let slots = vec![
         slot(ffi::Py_tp_new, slot_new as *mut _),
@@ -402,5 +508,8 @@ pub(crate) fn define() -> PyResult<Obj> {
         slot(ffi::Py_tp_members, members.cast()),
         slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast()),
     ];
-    make_type(c"lissom.channel", size_of::<Channel>(), ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE, slots)
+    let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE;
+    let kind = make_type(c"lissom.channel", size_of::<Channel>(), flags, slots)?;
+    *TYPE.get() = Some(kind.clone());
+    Ok(kind)
 }

@@ -28,12 +28,19 @@ pub(crate) fn signal_may_come(main_thread: bool) -> bool {
     main_thread && hooks::signal::handlers_installed()
 }
 
-/// The text of Stackless Python for a tasklet that is blocked on a channel when nothing can run.
+/// The text of Stackless Python for a tasklet that blocks when nothing else can run.
 const TEXT: &str = "Deadlock: the last runnable tasklet cannot be blocked.";
 
-/// The error that ends the main tasklet's wait. It names what each tasklet waits for: in its text, or, if the main tasklet
-/// is blocked on a channel and the text is that of Stackless, in its notes (PEP 678).
-pub(crate) fn error(thread: ThreadId, main: &Tasklet) -> Exc {
+/// Who is told, and what.
+///
+/// In a program that only uses channels it is as in Stackless: who blocked last, or the main tasklet if `last`, who ran
+/// last, has ended (null). Waits that Stackless does not know are the main tasklet's affair. The error names what each
+/// tasklet waits for: in its text, or, where that is the text of Stackless, in its notes (PEP 678).
+pub(crate) fn error(
+    thread: ThreadId,
+    main: &'static Tasklet,
+    last: Option<&'static Tasklet>,
+) -> (&'static Tasklet, Exc) {
     let mut lines =
         vec!["Nothing can run any more, and nothing that could change that is pending. Waiting:".to_owned()];
     for tasklet in world::tasklets_of(thread) {
@@ -42,16 +49,25 @@ pub(crate) fn error(thread: ThreadId, main: &Tasklet) -> Exc {
             lines.push(format!("  {} waits for {}", tasklet_type::describe(tasklet), tasklet.why()));
         }
     }
-    if !matches!(main.why(), Why::Send(_) | Why::Receive(_)) {
-        return exception_of(|| object::runtime_error(&format!("{TEXT}\n{}", lines.join("\n"))));
-    }
-    let error = exception_of(|| object::runtime_error(TEXT));
+    let (target, text) = match (main.why(), last) {
+        (Why::Send(_) | Why::Receive(_), Some(last)) if matches!(last.why(), Why::Send(_) | Why::Receive(_)) => {
+            (last, TEXT)
+        }
+        (Why::Send(_), None) => (main, "the main tasklet is sending without a receiver available."),
+        (Why::Receive(_), None) => (main, "the main tasklet is receiving without a sender available."),
+        (Why::Send(_) | Why::Receive(_), Some(_)) => (main, TEXT),
+        _ => {
+            let text = format!("{TEXT}\n{}", lines.join("\n"));
+            return (main, exception_of(|| object::runtime_error(&text)));
+        }
+    };
+    let error = exception_of(|| object::runtime_error(text));
     for line in lines {
         if note(&error, &line).is_err() {
             object::clear_error();
         }
     }
-    error
+    (target, error)
 }
 
 fn note(error: &Exc, line: &str) -> Result<(), Raised> {

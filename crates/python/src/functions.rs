@@ -6,8 +6,8 @@ use crate::args::{Args, given, method, seconds, table, timeout};
 use crate::object::{Obj, PyResult, runtime_error, timeout_error, type_error, value_error};
 use crate::runtime::{Runtime, deadline_in, now};
 use crate::tasklet::Why;
-use crate::world::{Wake, world};
-use crate::{hooks, jobs, lifecycle, primitives, tasklet_type};
+use crate::world::Wake;
+use crate::{hooks, jobs, lifecycle, primitives, stackless, tasklet_type};
 
 fn callable(args: &Args, function: &str) -> PyResult<Obj> {
     let Some(func) = args.get(0) else {
@@ -30,49 +30,6 @@ fn offload(args: Args) -> PyResult<Obj> {
     let func = callable(&args, "offload")?;
     let (positional, keywords) = args.collect(1)?;
     jobs::call(Runtime::get()?, func, positional, keywords)
-}
-
-fn schedule(args: Args) -> PyResult<Obj> {
-    let value = if args.is_empty() { None } else { args.bind("schedule", ["retval"], 0)?[0] };
-    let runtime = Runtime::get()?;
-    let result = value.map_or_else(|| runtime.me().object(), Obj::borrowed);
-    runtime.schedule()?;
-    Ok(result)
-}
-
-fn schedule_remove(args: Args) -> PyResult<Obj> {
-    let [value] = args.bind("schedule_remove", ["retval"], 0)?;
-    let runtime = Runtime::get()?;
-    let me = runtime.me();
-    let value = value.map(Obj::borrowed);
-    world().remove(me.id());
-    // The scheduler's reference is dropped by whoever runs next. If it was the last one, the tasklet is finalised: killed.
-    runtime.drop_later(me.release());
-    runtime.switch()?;
-    Ok(value.unwrap_or_else(|| me.object()))
-}
-
-fn run(args: Args) -> PyResult<Obj> {
-    args.none("run")?;
-    Runtime::get()?.run(None)?;
-    Ok(Obj::none())
-}
-
-fn getcurrent(args: Args) -> PyResult<Obj> {
-    args.none("getcurrent")?;
-    Ok(Runtime::get()?.me().object())
-}
-
-fn getmain(args: Args) -> PyResult<Obj> {
-    args.none("getmain")?;
-    Ok(Runtime::get()?.chief().object())
-}
-
-fn getruncount(args: Args) -> PyResult<Obj> {
-    args.none("getruncount")?;
-    let runtime = Runtime::get()?;
-    let count = world().runnable(runtime.thread());
-    Obj::int(count.max(1) as i64)
 }
 
 /// Lets the running tasklet wait until `deadline`, others run meanwhile.
@@ -151,12 +108,17 @@ fn is_hooked(args: Args) -> PyResult<Obj> {
 
 /// The table of the module's functions.
 pub(crate) fn methods() -> *mut ffi::PyMethodDef {
-    table(
-        vec![
-            method!(
-                c"spawn",
-                spawn,
-                c"spawn(func, /, *args, **kwargs)\n--\n\n\
+    let mut entries = stackless::methods();
+    entries.extend(own_methods());
+    table(entries, ffi::PyMethodDef::zeroed())
+}
+
+fn own_methods() -> Vec<ffi::PyMethodDef> {
+    vec![
+        method!(
+            c"spawn",
+            spawn,
+            c"spawn(func, /, *args, **kwargs)\n--\n\n\
                 Queue a new tasklet that calls ``func(*args, **kwargs)``.\n\n\
                 Never switches: the tasklet first runs when the caller waits, yields or ends.\n\n\
                 The tasklet shares the caller's ``contextvars`` context (the object itself, as in Stackless\n\
@@ -167,11 +129,11 @@ pub(crate) fn methods() -> *mut ffi::PyMethodDef {
                 is memory for a stack shows when the tasklet first runs: if not, it ends with MemoryError.\n\n\
                 A tasklet that is killed before it has run never calls ``func``.\n\n\
                 Stackless: ``tasklet(func)(*args, **kwargs)``, which works here, too."
-            ),
-            method!(
-                c"join",
-                join,
-                c"join(tasklet, timeout=None)\n--\n\n\
+        ),
+        method!(
+            c"join",
+            join,
+            c"join(tasklet, timeout=None)\n--\n\n\
                 Wait until a tasklet has ended, and return what its function returned.\n\n\
                 Switches, unless the tasklet has ended already.\n\n\
                 ``tasklet`` may belong to another thread. ``timeout`` is in seconds; None waits for ever, less\n\
@@ -186,11 +148,11 @@ pub(crate) fn methods() -> *mut ffi::PyMethodDef {
                 on.\n\n\
                 Stackless has no such function; of ``threading.Thread.join`` it differs in that the outcome is\n\
                 handed over and that a timeout raises."
-            ),
-            method!(
-                c"sleep",
-                sleep,
-                c"sleep(seconds)\n--\n\n\
+        ),
+        method!(
+            c"sleep",
+            sleep,
+            c"sleep(seconds)\n--\n\n\
                 Let the calling tasklet wait for some time while others run.\n\n\
                 Switches if another tasklet can run; else the thread waits in the kernel, without the GIL.\n\n\
                 ``seconds`` is a number from 0; ``sleep(0)`` lets every tasklet that can run do so once, as\n\
@@ -199,72 +161,11 @@ pub(crate) fn methods() -> *mut ffi::PyMethodDef {
                 What is thrown into the tasklet ends the sleep early. A signal does not, unless its handler\n\
                 raises (PEP 475).\n\n\
                 Like ``time.sleep``, but it needs no `lissom.hook`."
-            ),
-            method!(
-                c"schedule",
-                schedule,
-                c"schedule(retval=...)\n--\n\n\
-                Let the other tasklets run, and go on when it is the caller's turn again.\n\n\
-                Switches if another tasklet of the thread can run: the caller goes to the end of the queue.\n\n\
-                Returns ``retval``, by default the calling tasklet. Raises only what is thrown into the caller\n\
-                meanwhile.\n\n\
-                As ``stackless.schedule``."
-            ),
-            method!(
-                c"schedule_remove",
-                schedule_remove,
-                c"schedule_remove(retval=...)\n--\n\n\
-                Leave the queue and let the others run, until somebody inserts the calling tasklet again.\n\n\
-                Always switches. The caller is paused: `lissom.tasklet.insert` or `lissom.tasklet.run` lets it\n\
-                go on.\n\n\
-                Returns ``retval``, by default the calling tasklet. Raises what is thrown into the caller\n\
-                meanwhile, and in the main tasklet RuntimeError (a deadlock) when nothing can run any more.\n\n\
-                The scheduler keeps no reference to a paused tasklet: when the last one is dropped, the tasklet\n\
-                is killed.\n\n\
-                As ``stackless.schedule_remove``."
-            ),
-            method!(
-                c"run",
-                run,
-                c"run()\n--\n\n\
-                Let the other tasklets of the thread run until none of them can go on by itself.\n\n\
-                Switches, unless there are no others. May be called in any tasklet, also inside another\n\
-                ``run()``.\n\n\
-                Returns None when no other tasklet can run or waits for input, output, time, `lissom.offload`,\n\
-                or, as long as there are other threads in the process, for a lock, a queue or a join that such a\n\
-                thread could end. Those that are blocked on a channel, paused, or wait for each other are left\n\
-                as they are.\n\n\
-                Raises what is thrown into the caller; the others stay where they are.\n\n\
-                ``stackless.run`` takes a time limit, does not wait for input and output, and raises what ends a\n\
-                tasklet. Here that goes to `lissom.excepthook`."
-            ),
-            method!(
-                c"getcurrent",
-                getcurrent,
-                c"getcurrent()\n--\n\n\
-                Return the running tasklet.\n\n\
-                Never switches. A thread that has no scheduler gets one, and its main tasklet is returned."
-            ),
-            method!(
-                c"getmain",
-                getmain,
-                c"getmain()\n--\n\n\
-                Return the main tasklet of the calling thread: the one that runs on the thread's own stack.\n\n\
-                Never switches. A thread that has no scheduler gets one. In the child of a fork it is the\n\
-                tasklet that forked."
-            ),
-            method!(
-                c"getruncount",
-                getruncount,
-                c"getruncount()\n--\n\n\
-                Return how many tasklets of the calling thread can run, as an int from 1.\n\n\
-                Never switches. The caller counts; those that wait or are paused do not. As\n\
-                ``stackless.getruncount``."
-            ),
-            method!(
-                c"offload",
-                offload,
-                c"offload(func, /, *args, **kwargs)\n--\n\n\
+        ),
+        method!(
+            c"offload",
+            offload,
+            c"offload(func, /, *args, **kwargs)\n--\n\n\
                 Call ``func(*args, **kwargs)`` in a real thread; only the calling tasklet waits.\n\n\
                 Switches. The thread is one of a pool of at most 16, which name resolution and the like share;\n\
                 when all are busy, the call waits its turn.\n\n\
@@ -276,11 +177,11 @@ pub(crate) fn methods() -> *mut ffi::PyMethodDef {
                 If the caller is killed or a `lissom.timeout` ends its wait, it goes on at once; ``func`` runs\n\
                 to its end, and what it returns or raises is dropped. The program does not end before it has.\n\n\
                 Like ``asyncio.to_thread``, which copies the context."
-            ),
-            method!(
-                c"hook",
-                hook,
-                c"hook(threads=True)\n--\n\n\
+        ),
+        method!(
+            c"hook",
+            hook,
+            c"hook(threads=True)\n--\n\n\
                 Make the standard library's blocking calls block only the calling tasklet.\n\n\
                 Never switches. In force for the whole process, on every thread that has a scheduler (the\n\
                 calling thread gets one), and for functions, sockets and locks that were imported or made\n\
@@ -293,33 +194,31 @@ pub(crate) fn methods() -> *mut ffi::PyMethodDef {
                 nothing is hooked then.\n\n\
                 Unlike ``gevent.monkey.patch_all`` it replaces no module, class or function:\n\
                 ``docs/how-it-works.rst``."
-            ),
-            method!(
-                c"unhook",
-                unhook,
-                c"unhook()\n--\n\n\
+        ),
+        method!(
+            c"unhook",
+            unhook,
+            c"unhook()\n--\n\n\
                 Give the standard library its own functions back.\n\n\
                 Never switches. Tasklets that wait in a hooked call finish it, but a release of a lock or a\n\
                 ``put`` that is made after this does not wake those that wait for it. Threads that have become\n\
                 tasklets go on as tasklets.\n\n\
                 Returns None, also when nothing is hooked."
-            ),
-            method!(
-                c"is_hooked",
-                is_hooked,
-                c"is_hooked()\n--\n\n\
+        ),
+        method!(
+            c"is_hooked",
+            is_hooked,
+            c"is_hooked()\n--\n\n\
                 Return whether `lissom.hook` is in force, as a bool. Never switches."
-            ),
-            method!(c"_throw_at", primitives::throw_at, c"_throw_at(seconds, exception)\n--\n\n"),
-            method!(c"_remove_timer", primitives::remove_timer, c"_remove_timer(key)\n--\n\n"),
-            method!(c"_wait", primitives::wait, c"_wait(key, timeout=None)\n--\n\n"),
-            method!(c"_wake", primitives::wake, c"_wake(key, count=1)\n--\n\n"),
-            method!(c"_join_any", primitives::join_any, c"_join_any(tasklets, timeout=None)\n--\n\n"),
-            method!(c"_tasklets", primitives::all_tasklets, c"_tasklets()\n--\n\n"),
-            method!(c"_stats", primitives::stats, c"_stats()\n--\n\n"),
-            method!(c"_end", lifecycle::end, c"_end()\n--\n\n"),
-            method!(c"_after_fork", lifecycle::after_fork, c"_after_fork()\n--\n\n"),
-        ],
-        ffi::PyMethodDef::zeroed(),
-    )
+        ),
+        method!(c"_throw_at", primitives::throw_at, c"_throw_at(seconds, exception)\n--\n\n"),
+        method!(c"_remove_timer", primitives::remove_timer, c"_remove_timer(key)\n--\n\n"),
+        method!(c"_wait", primitives::wait, c"_wait(key, timeout=None)\n--\n\n"),
+        method!(c"_wake", primitives::wake, c"_wake(key, count=1)\n--\n\n"),
+        method!(c"_join_any", primitives::join_any, c"_join_any(tasklets, timeout=None)\n--\n\n"),
+        method!(c"_tasklets", primitives::all_tasklets, c"_tasklets()\n--\n\n"),
+        method!(c"_stats", primitives::stats, c"_stats()\n--\n\n"),
+        method!(c"_end", lifecycle::end, c"_end()\n--\n\n"),
+        method!(c"_after_fork", lifecycle::after_fork, c"_after_fork()\n--\n\n"),
+    ]
 }

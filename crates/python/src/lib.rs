@@ -18,7 +18,10 @@ compile_error!("free-threaded builds of CPython are not supported");
 compile_error!("lissom needs CPython 3.11 or newer");
 
 mod args;
+mod atomic;
 mod body;
+mod bomb;
+mod callbacks;
 mod channel;
 mod deadlock;
 mod functions;
@@ -30,10 +33,12 @@ mod primitives;
 mod runtime;
 mod settings;
 mod signals;
+mod stackless;
 mod tasklet;
 mod tasklet_type;
 mod tstate;
 mod waiters;
+mod watchdog;
 mod world;
 
 use object::{Obj, PyResult, raise};
@@ -83,6 +88,8 @@ fn init(module: &Obj) -> PyResult<()> {
     module.set_attr(c"TaskletExit", &body::define_tasklet_exit()?)?;
     module.set_attr(c"tasklet", &tasklet_type::define()?)?;
     module.set_attr(c"channel", &channel::define()?)?;
+    module.set_attr(c"bomb", &bomb::define()?)?;
+    module.set_attr(c"atomic", &atomic::define()?)?;
     hooks::install_lasting()?;
     lifecycle::register(module)
 }

@@ -6,7 +6,7 @@ use pyo3_ffi::PyObject;
 use crate::args::Args;
 use crate::body::{ENDING, tasklet_exit};
 use crate::object::{Exc, Obj, PyResult, Raised, check, clear_error, write_unraisable};
-use crate::runtime::{Runtime, deadline_in};
+use crate::runtime::{Run, Runtime, deadline_in};
 use crate::tasklet::{Phase, Tasklet};
 use crate::world;
 use crate::{hooks, jobs, tasklet_type};
@@ -30,7 +30,9 @@ fn kill_all(runtime: &Runtime) {
         }
         // A `finally` block may have to wait: for a last message to be sent, a lock.
         let patience = if attempt == 0 { FIRST_PATIENCE } else { PATIENCE };
-        if !living(runtime).is_empty() && runtime.run(Some(deadline_in(patience))).is_err() {
+        if !living(runtime).is_empty()
+            && runtime.run(Run { deadline: Some(deadline_in(patience)), ..Run::default() }).is_err()
+        {
             write_unraisable(None);
         }
     }

@@ -249,7 +249,6 @@ raisers! {
     timeout_error => PyExc_TimeoutError,
     system_error => PyExc_SystemError,
     memory_error => PyExc_MemoryError,
-    stop_iteration => PyExc_StopIteration,
     recursion_error => PyExc_RecursionError,
 }
 

@@ -19,7 +19,8 @@ use lissom_sched::TaskletId;
 use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
-use crate::object::{Exc, Obj};
+use crate::bomb;
+use crate::object::{Exc, Obj, PyResult};
 use crate::tstate::{Identity, Saved};
 use crate::world::{Token, Wake};
 
@@ -113,14 +114,16 @@ fn type_name(address: usize) -> String {
 /// What a tasklet left behind.
 pub(crate) type Outcome = Result<Obj, Exc>;
 
-/// What a partner hands to a tasklet that is blocked on a channel.
+/// What the call that the tasklet is in will return when it goes on: the attribute `tempval`.
+///
+/// Channels, `schedule` and `run` hand values over through it. A bomb among them is raised.
 pub(crate) enum Carried {
-    /// Nothing yet.
+    /// `None`.
     Nothing,
-    /// A value: for a receiver the one received, for a sender the one offered.
+    /// The tasklet itself, without a reference.
+    Itself,
+    /// For a receiver the value received, for a sender the one offered, for one that is bound its function.
     Value(Obj),
-    /// An exception to raise.
-    Bomb(Exc),
 }
 
 /// Who waits in `join`. Behind one pointer: most tasklets are never joined while they live.
@@ -138,6 +141,16 @@ pub(crate) struct Tasklet {
     wake: Cell<Wake>,
     /// Whether it was started as a thread.
     pub(crate) thread: Cell<bool>,
+    /// Whether it was made by `lissom.spawn`: what ends it goes to `lissom.excepthook`.
+    pub(crate) spawned: Cell<bool>,
+    /// The watchdog of `run()` does not interrupt it.
+    pub(crate) atomic: Cell<bool>,
+    /// The watchdog interrupts it also in code that C code has called.
+    pub(crate) ignore_nesting: Cell<bool>,
+    /// It may not block on a channel.
+    pub(crate) block_trap: Cell<bool>,
+    /// The watchdog wanted to interrupt it and could not.
+    pub(crate) interrupt_pending: Cell<bool>,
     pub(crate) signalled: Cell<bool>,
     why: Cell<Why>,
     since: Cell<u64>,
@@ -166,6 +179,11 @@ impl Tasklet {
             held: Cell::new(false),
             wake: Cell::new(Wake::Event),
             thread: Cell::new(false),
+            spawned: Cell::new(false),
+            atomic: Cell::new(false),
+            ignore_nesting: Cell::new(false),
+            block_trap: Cell::new(false),
+            interrupt_pending: Cell::new(false),
             signalled: Cell::new(false),
             why: Cell::new(Why::Nothing),
             since: Cell::new(0),
@@ -224,6 +242,19 @@ impl Tasklet {
             return None;
         }
         Obj::owned_or_none(self.ptr())
+    }
+
+    /// What the call that it was in returns, now that it goes on.
+    ///
+    /// # Errors
+    /// What a bomb carries.
+    #[inline]
+    pub(crate) fn claim(&self) -> PyResult<Obj> {
+        match self.carried.replace(Carried::Nothing) {
+            Carried::Nothing => Ok(Obj::none()),
+            Carried::Itself => Ok(self.object()),
+            Carried::Value(value) => bomb::unwrap(value),
+        }
     }
 
     /// Begins a wait: the token under which it will be woken.

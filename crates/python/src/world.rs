@@ -100,11 +100,21 @@ pub(crate) fn runtime_of(thread: ThreadId) -> Option<&'static Runtime> {
     unsafe { runtime.as_ref() }
 }
 
+/// The thread with this ident, if it has a scheduler.
+pub(crate) fn thread_with(ident: u64) -> Option<ThreadId> {
+    let runtimes = RUNTIMES.get();
+    // SAFETY: as in `runtime_of`.
+    let mut runtimes = runtimes.iter().filter_map(|runtime| unsafe { runtime.as_ref() });
+    runtimes.find(|runtime| runtime.ident() == ident).map(Runtime::thread)
+}
+
 /// Why a parked tasklet goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wake {
     /// What it waits for may have happened: it has to look.
     Event,
+    /// A partner on a channel has come.
+    Met,
     /// Its deadline has passed.
     Deadline,
     /// It waits in `run()`, and nothing is left to run or to wait for.

@@ -113,6 +113,16 @@ impl World {
         if channel.direction == Some(direction) { None } else { channel.waiters.head }
     }
 
+    /// Whether an action would take the thread away from `caller`: it would block, or somebody else would go on.
+    pub fn would_switch(&self, channel: ChannelId, caller: TaskletId, direction: Direction) -> bool {
+        let place = &self.channels[channel.index()];
+        match self.partner(channel, direction) {
+            None => true,
+            Some(partner) if self.thread_of(partner) != self.thread_of(caller) => false,
+            Some(_) => place.schedule_all || place.preference == -direction.sign(),
+        }
+    }
+
     /// Meets the longest waiting partner, if there is one, and settles who runs next.
     ///
     /// `caller` must be running. The value itself is the caller's business: hand it over before switching.

@@ -134,6 +134,15 @@ impl World {
         self.nodes[tasklet.index()].thread
     }
 
+    /// Moves an idle tasklet to another thread.
+    ///
+    /// # Panics
+    /// If it is in a list.
+    pub fn set_thread(&mut self, tasklet: TaskletId, thread: ThreadId) {
+        assert_eq!(self.state(tasklet), State::Idle, "only what is in no list can move");
+        self.nodes[tasklet.index()].thread = Some(thread);
+    }
+
     /// The main tasklet of `thread`.
     pub fn main(&self, thread: ThreadId) -> TaskletId {
         self.threads[thread.index()].main

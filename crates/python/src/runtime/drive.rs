@@ -5,9 +5,11 @@ use pyo3_ffi as ffi;
 
 use super::Runtime;
 use crate::body;
+use crate::callbacks;
 use crate::object::{self, Obj, PyResult};
 use crate::tasklet::{Phase, Tasklet};
 use crate::tstate;
+use crate::watchdog;
 use crate::world::{self, Wake, world};
 
 /// How much a tasklet whose calls never have to wait may do before others get their turn.
@@ -26,6 +28,9 @@ impl Runtime {
             ));
         }
         let me = self.me();
+        if callbacks::special() {
+            self.before_switch(me);
+        }
         if world().head(self.thread) == Some(me.id()) {
             // Alone, or first again: what would end the waits of others has to be seen all the same.
             self.tick();
@@ -55,6 +60,11 @@ impl Runtime {
     #[inline(never)]
     pub(super) fn end_turn(&self) -> PyResult<()> {
         self.turn.set(0);
+        if callbacks::special() && self.check_trap().is_err() {
+            // Nobody asked for this switch.
+            object::clear_error();
+            return Ok(());
+        }
         self.look();
         let others = world().runnable(self.thread) > 1;
         if others { self.schedule() } else { Ok(()) }
@@ -66,6 +76,9 @@ impl Runtime {
         self.turn.set(0);
         if !self.finished.borrow().is_empty() {
             self.collect_finished();
+        }
+        if callbacks::special() {
+            watchdog::attach();
         }
         if me.signalled.get() {
             // A handler may wait itself.
@@ -130,18 +143,29 @@ impl Runtime {
         unsafe { tstate::save(self.tstate, &mut *root.saved()) };
         // The tasklet whose state the thread state holds, null after it finished.
         let mut loaded: *const Tasklet = std::ptr::null();
+        // Who has run last; null after it has ended.
+        let mut last: *const Tasklet = root;
         loop {
             self.tick();
             let head = world().head(self.thread);
             let Some(id) = head else {
                 self.load(root, loaded);
                 loaded = root;
-                self.idle();
+                self.idle(last);
                 // SAFETY: T2; main's state is loaded.
                 unsafe { tstate::save(self.tstate, &mut *root.saved()) };
                 continue;
             };
             let next = world::tasklet(id);
+            if callbacks::special() && self.unannounced.borrow().is_some() {
+                // Python code will run, so a state has to be loaded (R2).
+                self.load(root, loaded);
+                loaded = root;
+                self.announce(next);
+                // SAFETY: T2; main's state is loaded.
+                unsafe { tstate::save(self.tstate, &mut *root.saved()) };
+                continue;
+            }
             if std::ptr::eq(next, root) {
                 self.load(root, loaded);
                 return;
@@ -155,9 +179,11 @@ impl Runtime {
             if self.resume(next) == Progress::Suspended {
                 // SAFETY: T2; `next` ran until now.
                 unsafe { tstate::save(self.tstate, &mut *next.saved()) };
+                last = next;
             } else {
                 self.retire(next);
                 loaded = std::ptr::null();
+                last = std::ptr::null();
             }
         }
     }
@@ -247,7 +273,10 @@ impl Runtime {
         // to the stack, which lives until the tasklet has finished.
         unsafe {
             let context = (*tasklet.saved()).context();
-            let fresh = tstate::Saved::fresh(self.tstate, stack.reserved(), low, high, context);
+            let mut fresh = tstate::Saved::fresh(self.tstate, stack.reserved(), low, high, context);
+            if (*tasklet.saved()).is_traced() {
+                fresh.inherit_tracers(&*tasklet.saved());
+            }
             tasklet.saved().write(fresh);
         }
         let address = tasklet.ptr() as usize;

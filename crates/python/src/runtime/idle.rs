@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use lissom_sched::State;
+
 use super::{Runtime, Timer, exception_of, now};
 use crate::deadlock;
 use crate::object::{self, Exc, Obj};
 use crate::signals::SignalPipe;
 use crate::tasklet::Tasklet;
-use crate::world::{self, Token, Wake};
+use crate::world::{self, Token, Wake, world};
 
 /// How many resumptions may pass before input and output and timers are looked at although tasklets can run.
 const LOOK_EVERY: u32 = 64;
@@ -18,10 +20,13 @@ const LOOK_FOR_THREADS: Duration = Duration::from_millis(500);
 impl Runtime {
     /// Waits, without the GIL, until somebody can run. Main's state is loaded.
     #[inline(never)]
-    pub(super) fn idle(&self) {
+    pub(super) fn idle(&self, last: *const Tasklet) {
         let chief = self.chief();
+        if self.innermost_runner().is_some_and(|runner| runner.impatient) {
+            return self.end_impatient_run();
+        }
         let wait = if self.timers.borrow().is_empty() && self.nothing_pending() {
-            match self.settle() {
+            match self.settle(last) {
                 Some(wait) => wait,
                 None => return,
             }
@@ -30,7 +35,10 @@ impl Runtime {
         };
         let result = {
             let mut proactor = self.proactor.borrow_mut();
-            object::detached(|| proactor.wait(wait))
+            self.idle.set(true);
+            let result = object::detached(|| proactor.wait(wait));
+            self.idle.set(false);
+            result
         };
         if let Err(error) = result {
             *chief.pending.borrow_mut() = Some(exception_of(|| object::io_error(&error)));
@@ -53,15 +61,33 @@ impl Runtime {
         next.map(|deadline| Duration::from_nanos(deadline.saturating_sub(now())))
     }
 
+    /// Nobody can run at this moment: a `run()` with a time limit does not wait for what is pending.
+    #[cold]
+    fn end_impatient_run(&self) {
+        self.look();
+        let nobody = world().head(self.thread).is_none();
+        if nobody && let Some(runner) = self.innermost_runner() {
+            runner.wake();
+        }
+    }
+
     /// Nobody can run and nothing is pending: ends a `run()`, reports a deadlock, or says how long to wait for others.
+    ///
+    /// `last` is who has run last, null after it has ended.
     #[inline(never)]
-    pub(super) fn settle(&self) -> Option<Option<Duration>> {
+    pub(super) fn settle(&self, last: *const Tasklet) -> Option<Option<Duration>> {
         let others = deadlock::other_threads_exist();
-        let runner = self.runners.borrow().last().copied();
-        if let Some(runner) = runner
-            && !(others && deadlock::partner_may_come(self.thread))
+        if let Some(runner) = self.innermost_runner()
+            && !(others && (runner.threadblock || deadlock::partner_may_come(self.thread)))
         {
-            runner.unpark(Wake::Settled);
+            runner.wake();
+            return None;
+        }
+        let chief = self.chief();
+        let paused = world().state(chief.id()) == State::Idle;
+        if paused {
+            // It has left the queue by itself and is what is left of the thread.
+            world::make_runnable(chief);
             return None;
         }
         if others {
@@ -71,9 +97,12 @@ impl Runtime {
         if deadlock::signal_may_come(self.signals.is_some()) {
             return Some(None);
         }
-        let chief = self.chief();
-        *chief.pending.borrow_mut() = Some(deadlock::error(self.thread, chief));
-        world::make_runnable(chief);
+        // SAFETY: a tasklet that has run last and has not ended is kept by whatever list it is in, or by its paused
+        // state's owner; it was not freed, as nothing has run since.
+        let last = unsafe { last.as_ref() };
+        let (target, error) = deadlock::error(self.thread, chief, last);
+        *target.pending.borrow_mut() = Some(error);
+        world::make_runnable(target);
         None
     }
 

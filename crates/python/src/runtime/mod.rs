@@ -29,6 +29,7 @@
 
 mod drive;
 mod idle;
+mod run;
 mod wait;
 
 use std::cell::{Cell, RefCell};
@@ -40,10 +41,13 @@ use pyo3_ffi as ffi;
 
 use crate::object::{self, Exc, Obj, PyResult, Raised};
 use crate::signals::SignalPipe;
-use crate::tasklet::{Phase, Tasklet, Why};
+use crate::tasklet::{Phase, Tasklet};
 use crate::tstate::{self, Identity};
-use crate::world::{self, Token, Wake, world};
+use crate::watchdog::Watch;
+use crate::world::{self, Token, world};
 use crate::{settings, tasklet_type};
+
+pub(crate) use self::run::{Run, Runner};
 
 /// What a timer does.
 enum Timer {
@@ -67,13 +71,31 @@ pub(crate) struct Runtime {
     stacks: RefCell<StackPool>,
     thread_stacks: RefCell<StackPool>,
     finished: RefCell<Vec<Obj>>,
-    runners: RefCell<Vec<Token>>,
+    runners: RefCell<Vec<Runner>>,
+    /// How many `run()` have begun.
+    runs: Cell<u64>,
+    /// The tasklet that the watchdog has interrupted.
+    interrupted: RefCell<Option<Obj>>,
+    /// Who goes on first when the running tasklet has ended: it gets that one's exception.
+    runs_next: Cell<*const Tasklet>,
+    /// Who has switched away when nobody could run: the schedule callback has not been told yet.
+    unannounced: RefCell<Option<Obj>>,
+    switch_trap: Cell<i32>,
+    no_switch: Cell<bool>,
+    callback: Cell<bool>,
+    /// The switch to come is part of a channel's exchange.
+    exchange: Cell<bool>,
+    watch: Watch,
+    /// The flags of `pickle_flags`.
+    pub(crate) pickle_flags: Cell<i64>,
+    ident: u64,
     jobs: Cell<usize>,
     ticks: Cell<u32>,
     turn: Cell<u32>,
     clock: Cell<u64>,
     errand: Cell<Option<*mut dyn FnMut()>>,
     on_errand: Cell<bool>,
+    idle: Cell<bool>,
     switches: Cell<u64>,
     signals: Option<SignalPipe>,
 }
@@ -144,12 +166,25 @@ impl Runtime {
             thread_stacks: RefCell::new(thread_stacks),
             finished: RefCell::default(),
             runners: RefCell::default(),
+            runs: Cell::new(0),
+            interrupted: RefCell::default(),
+            runs_next: Cell::new(std::ptr::null()),
+            unannounced: RefCell::default(),
+            switch_trap: Cell::new(0),
+            no_switch: Cell::new(false),
+            callback: Cell::new(false),
+            exchange: Cell::new(false),
+            watch: Watch::default(),
+            pickle_flags: Cell::new(crate::stackless::default_pickle_flags()),
+            // SAFETY: plain call.
+            ident: unsafe { libc::pthread_self() },
             jobs: Cell::new(0),
             ticks: Cell::new(0),
             turn: Cell::new(0),
             clock: Cell::new(now()),
             errand: Cell::new(None),
             on_errand: Cell::new(false),
+            idle: Cell::new(false),
             switches: Cell::new(0),
             signals: SignalPipe::for_this_thread().map_err(|error| object::io_error(&error))?,
         });
@@ -265,21 +300,35 @@ impl Runtime {
         self.jobs.set(self.jobs.get().checked_add_signed(change).expect("jobs are counted in pairs"));
     }
 
-    /// Runs the other tasklets until none can run or waits for input, output, time or another thread, or the deadline has
-    /// passed.
-    ///
-    /// # Errors
-    /// As for [`Runtime::park`].
-    pub(crate) fn run(&self, deadline: Option<u64>) -> PyResult<()> {
-        loop {
-            let token = self.me().begin_wait();
-            self.runners.borrow_mut().push(token);
-            let result = self.park(Why::Run, deadline);
-            self.runners.borrow_mut().retain(|&runner| runner != token);
-            if result? != Wake::Event {
-                return Ok(());
-            }
-        }
+    /// The system's ident of the thread, as `threading.get_ident` gives it for real threads.
+    pub(crate) fn ident(&self) -> u64 {
+        self.ident
+    }
+
+    /// The count of instructions of this thread.
+    #[inline]
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Notes whom the watchdog has interrupted.
+    pub(crate) fn note_interrupted(&self, tasklet: &Tasklet) {
+        self.drop_later(self.interrupted.replace(Some(tasklet.object())));
+    }
+
+    /// Says that the switch to come is part of a channel's exchange: a soft interrupt does not touch its order.
+    pub(crate) fn begin_exchange(&self) {
+        self.exchange.set(true);
+    }
+
+    /// Whether it is, once.
+    pub(crate) fn no_soft_interrupt(&self) -> bool {
+        self.exchange.replace(false)
+    }
+
+    /// Whether the thread waits in the operating system.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle.get()
     }
 
     /// Lets the others run once.

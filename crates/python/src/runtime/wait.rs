@@ -16,6 +16,15 @@ impl Runtime {
     /// # Errors
     /// An exception thrown into the tasklet, or raised by a signal handler in the main one.
     pub(crate) fn park(&self, why: Why, deadline: Option<u64>) -> PyResult<Wake> {
+        self.check_trap()?;
+        self.park_untrapped(why, deadline)
+    }
+
+    /// As [`Runtime::park`], for callers that have looked at the switch trap themselves.
+    ///
+    /// # Errors
+    /// As for [`Runtime::park`].
+    pub(super) fn park_untrapped(&self, why: Why, deadline: Option<u64>) -> PyResult<Wake> {
         let me = self.me();
         let timer = deadline.map(|deadline| {
             let token = Token::new(me.id(), me.wait_serial());

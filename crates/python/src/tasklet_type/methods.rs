@@ -1,232 +1,170 @@
-//! The methods of a tasklet.
+//! The methods of a tasklet: where it is queued, who runs next.
 
 use lissom_sched::State;
 use pyo3_ffi as ffi;
-use pyo3_ffi::PyObject;
 
-use super::attributes::is_main;
+use super::attributes::{is_main, running};
+use super::binding::{bind, bind_thread, setup};
+use super::context::{context_run, set_context};
 use super::of;
-use crate::args::{self, Args, given, method};
-use crate::body::tasklet_exit;
-use crate::object::{Exc, Obj, PyResult, boundary, clear_error, runtime_error, type_error};
+use super::pickling::{reduce, reduce_ex, set_state};
+use super::throwing::{kill, raise_exception, throw_method};
+use crate::args::{self, Args, method};
+use crate::object::{Obj, PyResult, Raised, clear_error, runtime_error, type_error};
 use crate::runtime::Runtime;
-use crate::tasklet::{Carried, Phase, Tasklet};
-use crate::world::{self, world};
+use crate::tasklet::{Tasklet, Why};
+use crate::watchdog;
+use crate::world::{self, Wake, world};
 
-fn bind(args: Args) -> PyResult<Obj> {
-    let tasklet = of(args.slf());
-    let [func, arguments, keywords] = args.bind("bind", ["func", "args", "kwargs"], 0)?;
-    let (func, arguments, keywords) = (given(func), given(arguments), given(keywords));
-    check_rebind(tasklet)?;
-    if let Some(func) = &func
-        // SAFETY: a valid reference.
-        && unsafe { ffi::PyCallable_Check(func.ptr()) } == 0
-    {
-        return Err(type_error("tasklet function must be a callable or None"));
-    }
-    let with_arguments = arguments.is_some() || keywords.is_some();
-    if func.is_none() && !with_arguments {
-        tasklet.unbind();
-        tasklet.set_phase(Phase::Unbound);
-        return Ok(tasklet.object());
-    }
-    if let Some(func) = func {
-        *tasklet.carried.borrow_mut() = Carried::Value(func.clone());
-        drop(tasklet.func.replace(Some(func)));
-        tasklet.set_phase(Phase::Bound);
-    } else if tasklet.func.borrow().is_none() {
-        return Err(runtime_error("the tasklet was not bound to a function"));
-    }
-    if with_arguments {
-        let tuple = match arguments {
-            // SAFETY: a valid reference.
-            Some(arguments) => Obj::owned(unsafe { ffi::PySequence_Tuple(arguments.ptr()) })?,
-            None => Obj::tuple([])?,
-        };
-        set_arguments(tasklet, tuple, keywords);
-    }
-    Ok(tasklet.object())
+/// Whether the tasklet waits in `run()`.
+pub(super) fn waits_in_run(tasklet: &Tasklet) -> bool {
+    matches!(tasklet.why(), Why::Run) && world().state(tasklet.id()) == State::Parked
 }
 
-fn check_rebind(tasklet: &Tasklet) -> PyResult<()> {
-    if Runtime::current().is_some_and(|runtime| std::ptr::eq(runtime.me(), tasklet)) {
-        return Err(runtime_error("can't (re)bind the current tasklet"));
+/// Queues a tasklet that is paused, at the end; one that is queued keeps its place.
+fn make_queued(tasklet: &Tasklet) -> PyResult<()> {
+    let state = world().state(tasklet.id());
+    let thread = world().thread_of(tasklet.id());
+    match state {
+        State::Queued => return Ok(()),
+        State::Blocked(..) => return Err(runtime_error("You cannot run a blocked tasklet")),
+        State::Parked if waits_in_run(tasklet) => tasklet.set_wake(Wake::Settled),
+        State::Parked => {
+            return Err(runtime_error("You cannot run a tasklet that waits for input, output, time or a lock"));
+        }
+        State::Idle => {}
     }
-    if world().state(tasklet.id()) != State::Idle {
-        return Err(runtime_error("tasklet is scheduled"));
+    if thread.is_none() {
+        return Err(runtime_error("Target thread isn't initialized"));
     }
-    if tasklet.phase() == Phase::Started {
-        return Err(runtime_error("tasklet has C state on its stack"));
+    if !tasklet.alive() && !running(tasklet) && !is_main(tasklet) {
+        return Err(runtime_error("You cannot run an unbound(dead) tasklet"));
     }
-    Ok(())
-}
-
-fn set_arguments(tasklet: &Tasklet, args: Obj, kwargs: Option<Obj>) {
-    let old = (tasklet.args.replace(Some(args)), tasklet.kwargs.replace(kwargs));
-    drop(old);
-    drop(tasklet.outcome.take());
-    tasklet.set_phase(Phase::Ready);
-}
-
-fn setup(args: Args) -> PyResult<Obj> {
-    let tasklet = of(args.slf());
-    if tasklet.alive() {
-        return Err(runtime_error("tasklet is alive"));
-    }
-    if tasklet.func.borrow().is_none() {
-        return Err(runtime_error("the tasklet was not bound to a function"));
-    }
-    let (positional, keywords) = args.collect(0)?;
-    set_arguments(tasklet, positional, keywords);
     world::make_runnable(tasklet);
-    Ok(tasklet.object())
-}
-
-pub(super) unsafe extern "C" fn slot_call(
-    slf: *mut PyObject,
-    args: *mut PyObject,
-    kwargs: *mut PyObject,
-) -> *mut PyObject {
-    boundary(|| {
-        let setup = Obj::borrowed(slf).attr(c"setup")?;
-        // SAFETY: the same arguments; `kwargs` may be null.
-        Obj::owned(unsafe { ffi::PyObject_Call(setup.ptr(), args, kwargs) })
-    })
-}
-
-fn check_runnable(tasklet: &Tasklet, action: &str) -> PyResult<()> {
-    if matches!(world().state(tasklet.id()), State::Blocked(..)) {
-        return Err(runtime_error(&format!("You cannot {action} a blocked tasklet")));
-    }
-    if tasklet.phase() == Phase::Lost || world().thread_of(tasklet.id()).is_none() {
-        return Err(runtime_error("tasklet has no thread"));
-    }
-    let runs = Runtime::current().is_some_and(|runtime| std::ptr::eq(runtime.me(), tasklet));
-    if !tasklet.alive() && !runs && !is_main(tasklet) {
-        return Err(runtime_error(&format!("You cannot {action} an unbound(dead) tasklet")));
-    }
     Ok(())
 }
 
 fn insert(args: Args) -> PyResult<Obj> {
     args.none("insert")?;
     let tasklet = of(args.slf());
-    check_runnable(tasklet, "run")?;
-    if world().state(tasklet.id()) == State::Idle {
-        world::make_runnable(tasklet);
-    }
+    make_queued(tasklet)?;
     Ok(tasklet.object())
 }
 
 fn remove(args: Args) -> PyResult<Obj> {
     args.none("remove")?;
     let tasklet = of(args.slf());
-    let runtime = Runtime::get()?;
-    if std::ptr::eq(runtime.me(), tasklet) {
-        return Err(runtime_error("The current tasklet cannot be removed."));
-    }
     let state = world().state(tasklet.id());
+    let thread = world().thread_of(tasklet.id());
+    let object = tasklet.object();
+    if thread.is_none() {
+        return Ok(object);
+    }
     match state {
         State::Blocked(..) => return Err(runtime_error("You cannot remove a blocked tasklet.")),
-        State::Parked => {
-            return Err(runtime_error("You cannot remove a tasklet that waits for input, output or time."));
+        _ if running(tasklet) => return Err(runtime_error("The current tasklet cannot be removed.")),
+        State::Parked if !waits_in_run(tasklet) => {
+            return Err(runtime_error("You cannot remove a tasklet that waits for input, output, time or a lock."));
         }
-        State::Idle => {}
+        State::Parked | State::Idle => {}
         State::Queued => {
             world().remove(tasklet.id());
-            let object = tasklet.object();
             drop(tasklet.release());
-            return Ok(object);
         }
     }
-    Ok(tasklet.object())
+    Ok(object)
 }
 
 fn run(args: Args) -> PyResult<Obj> {
     args.none("run")?;
-    let tasklet = of(args.slf());
-    let runtime = Runtime::get()?;
-    check_runnable(tasklet, "run")?;
-    if world().state(tasklet.id()) == State::Parked {
-        return Err(runtime_error("You cannot run a tasklet that waits for input, output or time"));
-    }
-    world::make_runnable(tasklet);
-    if world().thread_of(tasklet.id()) == Some(runtime.thread()) {
-        world().make_head(tasklet.id());
-        runtime.switch()?;
-    }
-    Ok(Obj::none())
+    run_or_switch(of(args.slf()), false)
 }
 
-/// Raises `exception` in `tasklet`: now, or, if `pending`, when it next runs.
-///
-/// # Errors
-/// The exception itself if the tasklet is the running one; what is thrown into the caller while others run.
-pub(crate) fn throw(tasklet: &Tasklet, exception: Exc, pending: bool) -> PyResult<()> {
+fn switch(args: Args) -> PyResult<Obj> {
+    args.none("switch")?;
+    run_or_switch(of(args.slf()), true)
+}
+
+/// Lets the tasklet go on now; the caller stays in the queue, or leaves it.
+fn run_or_switch(tasklet: &Tasklet, leave: bool) -> PyResult<Obj> {
     let runtime = Runtime::get()?;
-    if std::ptr::eq(runtime.me(), tasklet) && !pending {
-        return Err(exception.restore());
+    let me = runtime.me();
+    let thread = world().thread_of(tasklet.id());
+    if thread != Some(runtime.thread()) {
+        run_elsewhere(tasklet, leave)?;
+        return Ok(Obj::none());
     }
-    if !tasklet.alive() && !is_main(tasklet) && !std::ptr::eq(runtime.me(), tasklet) {
-        if exception.is(tasklet_exit()) {
-            return Ok(());
+    let itself = std::ptr::eq(me, tasklet);
+    if !itself {
+        let state = world().state(tasklet.id());
+        if matches!(state, State::Queued | State::Idle) || waits_in_run(tasklet) {
+            // What cannot run raises that, whatever is trapped.
+            runtime.check_trap().or_else(|Raised| {
+                let runnable = tasklet.alive() || is_main(tasklet);
+                if runnable { Err(Raised) } else { Ok(clear_error()) }
+            })?;
         }
-        return Err(runtime_error("You cannot throw to a dead tasklet"));
     }
-    if world().thread_of(tasklet.id()).is_none() {
-        if exception.is(tasklet_exit()) {
-            tasklet.unbind();
-            tasklet.set_phase(Phase::Unbound);
-            return Ok(());
-        }
-        return Err(runtime_error("tasklet has no thread"));
+    make_queued(tasklet)?;
+    drop(me.carried.replace(crate::tasklet::Carried::Nothing));
+    if leave && !itself {
+        world().remove(me.id());
+        // The scheduler's reference is dropped by whoever runs next.
+        runtime.drop_later(me.release());
+    } else if leave {
+        // Alone, it would only wait for itself.
+        return Ok(Obj::none());
     }
-    let keep = tasklet.object();
-    drop(tasklet.pending.replace(Some(exception)));
-    world::make_runnable(tasklet);
-    if !pending && world().thread_of(tasklet.id()) == Some(runtime.thread()) {
+    world().make_head(tasklet.id());
+    runtime.switch()?;
+    me.claim()
+}
+
+/// The tasklet of another thread goes first there if that thread waits, else next; the caller goes on.
+fn run_elsewhere(tasklet: &Tasklet, leave: bool) -> PyResult<()> {
+    let target = world().thread_of(tasklet.id()).and_then(world::runtime_of);
+    let Some(target) = target else { return Err(runtime_error("tasklet has no thread")) };
+    if leave {
+        return Err(runtime_error("can't switch to a different thread."));
+    }
+    let queued = world().state(tasklet.id()) == State::Queued;
+    make_queued(tasklet)?;
+    if target.is_idle() {
         world().make_head(tasklet.id());
-        runtime.switch()?;
+    } else if !queued && world().head(target.thread()) != Some(tasklet.id()) {
+        let mut world = world();
+        world.remove(tasklet.id());
+        world.insert_next(tasklet.id());
     }
-    drop(keep);
     Ok(())
 }
 
-fn kill(args: Args) -> PyResult<Obj> {
-    let [pending] = args.bind("kill", ["pending"], 0)?;
-    let pending = given(pending).map_or(Ok(false), |value| value.truth())?;
-    throw(of(args.slf()), Exc::instance(Obj::borrowed(tasklet_exit()))?, pending)?;
-    Ok(Obj::none())
-}
-
-fn throw_method(args: Args) -> PyResult<Obj> {
-    let [class, value, traceback, pending] = args.bind("throw", ["exc", "val", "tb", "pending"], 1)?;
-    let pending = given(pending).map_or(Ok(false), |value| value.truth())?;
-    let class = given(class).ok_or_else(|| type_error("exceptions must be classes, or instances, not NoneType"))?;
-    let exception = match given(value) {
-        None => Exc::instance(class)?,
-        Some(value) => Exc::instance(class.call([&value])?)?,
-    };
-    if let Some(traceback) = given(traceback) {
-        // SAFETY: an exception instance; the call checks the traceback's type.
-        if unsafe { ffi::PyException_SetTraceback(exception.0.ptr(), traceback.ptr()) } != 0 {
-            clear_error();
-            return Err(type_error("third argument must be a traceback object"));
-        }
+/// Sets a flag; returns its old value.
+fn set_flag(
+    args: Args,
+    name: &str,
+    flag: impl FnOnce(&'static Tasklet) -> &'static std::cell::Cell<bool>,
+) -> PyResult<Obj> {
+    let refusal = || type_error(&format!("{name} needs exactly one bool or integer"));
+    let value = args.one(name)?;
+    // SAFETY: a valid reference.
+    if unsafe { ffi::PyLong_Check(value) } == 0 {
+        return Err(refusal());
     }
-    throw(of(args.slf()), exception, pending)?;
-    Ok(Obj::none())
+    let tasklet = of(args.slf());
+    let before = flag(tasklet).replace(Obj::borrowed(value).truth()?);
+    if let Some(runtime) = Runtime::current() {
+        watchdog::catch_up(runtime, tasklet);
+    }
+    Ok(Obj::bool(before))
 }
 
-fn raise_exception(args: Args) -> PyResult<Obj> {
-    let Some(class) = args.get(0) else {
-        return Err(type_error("raise_exception() takes at least 1 argument (0 given)"));
-    };
-    let (rest, _) = args.collect(1)?;
-    // SAFETY: a callable, checked by the call, and a tuple.
-    let exception = Obj::owned(unsafe { ffi::PyObject_CallObject(class, rest.ptr()) })?;
-    throw(of(args.slf()), Exc::instance(exception)?, false)?;
-    Ok(Obj::none())
+fn set_atomic(args: Args) -> PyResult<Obj> {
+    set_flag(args, "set_atomic", |tasklet| &tasklet.atomic)
+}
+
+fn set_ignore_nesting(args: Args) -> PyResult<Obj> {
+    set_flag(args, "set_ignore_nesting", |tasklet| &tasklet.ignore_nesting)
 }
 
 /// The table of methods.
@@ -239,7 +177,7 @@ pub(super) fn table() -> *mut ffi::PyMethodDef {
                 c"bind($self, func=None, args=None, kwargs=None)\n--\n\n\
                 Set the function, and with ``args`` or ``kwargs`` make the tasklet ready to run.\n\n\
                 Never switches. ``func`` is a callable, or None to keep the one that is bound; ``args`` a\n\
-                sequence, ``kwargs`` a dict. With nothing at all the tasklet is unbound.\n\n\
+                tuple, ``kwargs`` a dict. With nothing at all the tasklet is unbound.\n\n\
                 Returns the tasklet. With arguments it is alive and paused: `insert` or `run` lets it go.\n\n\
                 Raises TypeError for what is not callable; RuntimeError for the running tasklet, for one that is\n\
                 queued, waits or has started, and for arguments without a function. The tasklet is then as\n\
@@ -282,10 +220,65 @@ pub(super) fn table() -> *mut ffi::PyMethodDef {
                 Always switches, unless the tasklet is the running one or belongs to another thread; that one is\n\
                 made runnable there. A queued tasklet keeps its place: those behind it run, too, before the\n\
                 caller goes on.\n\n\
-                Returns None. Raises RuntimeError if the tasklet is blocked on a channel, waits for input,\n\
-                output or time, is not alive, or if its thread has ended; and what is thrown into the caller\n\
-                meanwhile. As in Stackless."
+                Returns the caller's ``tempval``: None unless somebody has set it meanwhile. Raises RuntimeError\n\
+                if the tasklet is blocked on a channel, waits for input, output or time, is not alive, or if its\n\
+                thread has ended; and what is thrown into the caller meanwhile. For a tasklet of another thread\n\
+                the call never switches: it runs first there if that thread waits, else next. As in Stackless."
             ),
+            method!(
+                c"switch",
+                switch,
+                c"switch($self)\n--\n\n\
+                Switch to the tasklet now; the caller leaves the queue.\n\n\
+                The caller is paused, as after `lissom.schedule_remove`, until somebody inserts or runs it.\n\n\
+                Returns and raises as `run` does, and RuntimeError if the tasklet belongs to another thread. As\n\
+                in Stackless."
+            ),
+            method!(
+                c"set_atomic",
+                set_atomic,
+                c"set_atomic($self, flag, /)\n--\n\n\
+                Set whether the watchdog of `lissom.run` leaves the tasklet alone.\n\n\
+                Never switches by itself; an interrupt that was postponed comes at the next instruction.\n\n\
+                Returns the flag's value before, a bool. Raises TypeError for what is no bool or int. As in\n\
+                Stackless, except that other OS threads may run meanwhile."
+            ),
+            method!(
+                c"set_ignore_nesting",
+                set_ignore_nesting,
+                c"set_ignore_nesting($self, flag, /)\n--\n\n\
+                Set whether the watchdog interrupts the tasklet also in code that C code has called.\n\n\
+                Returns the flag's value before, a bool. Raises TypeError for what is no bool or int. As in\n\
+                Stackless."
+            ),
+            method!(
+                c"bind_thread",
+                bind_thread,
+                c"bind_thread($self, thread_id=-1, /)\n--\n\n\
+                Move a tasklet that has not started to the calling thread, or to the one with this id.\n\n\
+                Never switches. Returns None. Raises RuntimeError if the tasklet is queued or has started,\n\
+                ValueError for a thread without a scheduler, TypeError for what is no int. A tasklet whose\n\
+                thread has ended can be run again this way. As in Stackless."
+            ),
+            method!(
+                c"set_context",
+                set_context,
+                c"set_context($self, context, /)\n--\n\n\
+                Set the ``contextvars.Context`` in which the tasklet runs.\n\n\
+                Never switches. Returns the tasklet. Raises TypeError for what is no context, RuntimeError if\n\
+                the tasklet is in ``Context.run`` or runs in another thread. As in Stackless."
+            ),
+            method!(
+                c"context_run",
+                context_run,
+                c"context_run($self, func, /, *args, **kwargs)\n--\n\n\
+                Call ``func(*args, **kwargs)`` in the tasklet's context, on the calling tasklet.\n\n\
+                Switches if the function does. Returns and raises what it does. Unlike ``Context.run`` it may\n\
+                be nested. As in Stackless."
+            ),
+            method!(c"__reduce__", reduce, c"__reduce__($self)\n--\n\n"),
+            method!(c"__reduce_ex__", reduce_ex, c"__reduce_ex__($self, protocol, /)\n--\n\n"),
+            method!(c"__setstate__", set_state, c"__setstate__($self, state, /)\n--\n\n"),
             method!(
                 c"kill",
                 kill,

@@ -1,7 +1,11 @@
 //! The Python type `lissom.tasklet`.
 
 mod attributes;
+mod binding;
+mod context;
 mod methods;
+mod pickling;
+mod throwing;
 
 use std::ptr::null_mut;
 
@@ -10,7 +14,8 @@ use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
 pub(crate) use self::attributes::describe;
-pub(crate) use self::methods::throw;
+pub(crate) use self::context::context_of;
+pub(crate) use self::throwing::{made_of, throw};
 use crate::args::{make_type, table};
 use crate::body::tasklet_exit;
 use crate::hooks;
@@ -109,6 +114,7 @@ pub(crate) fn spawn(runtime: &Runtime, func: Obj, args: Obj, kwargs: Option<Obj>
     *tasklet.func.borrow_mut() = Some(func);
     *tasklet.args.borrow_mut() = Some(args);
     *tasklet.kwargs.borrow_mut() = kwargs;
+    tasklet.spawned.set(true);
     tasklet.set_phase(Phase::Ready);
     world().insert(tasklet.id());
     tasklet.hold();
@@ -152,9 +158,8 @@ unsafe extern "C" fn slot_traverse(
     let cells = [&tasklet.func, &tasklet.args, &tasklet.kwargs];
     let objects = cells.map(|cell| cell.try_borrow().ok().and_then(|object| object.as_ref().map(Obj::ptr)));
     let carried = match &*tasklet.carried.borrow() {
-        Carried::Nothing => null_mut(),
+        Carried::Nothing | Carried::Itself => null_mut(),
         Carried::Value(value) => value.ptr(),
-        Carried::Bomb(exception) => exception.0.ptr(),
     };
     let outcome = match &*tasklet.outcome.borrow() {
         None => null_mut(),
@@ -215,6 +220,7 @@ unsafe extern "C" fn slot_dealloc(slf: *mut PyObject) {
         }
         let id = (*tasklet).id();
         if (*tasklet).phase() != Phase::Started {
+            context::forget_tracers(&*tasklet);
             set_context(&*tasklet, null_mut());
         }
         world::forget(id, tasklet);
@@ -256,13 +262,14 @@ pub(crate) fn define() -> PyResult<Obj> {
         A tasklet belongs to the thread that made it and never moves to another. It may be subclassed,\n\
         referred to weakly, and used again after its end. One that has started and that nothing refers\n\
         to any more is killed, so that its ``finally`` blocks run.\n\n\
-        Raises as `bind` does. As ``stackless.tasklet``; pickling, ``switch``, ``bind_thread``,\n\
-        ``atomic`` and ``block_trap`` are not there yet.";
+        What leaves the function as an exception is raised where `lissom.run` was called last, or in the\n\
+        main tasklet, unless a handler is set with ``stackless.set_error_handler``.\n\n\
+        Raises as `bind` does. As ``stackless.tasklet``; one that has started cannot be pickled.";
     let slot = |slot: i32, pfunc: *mut std::ffi::c_void| ffi::PyType_Slot { slot, pfunc };
     let slots = vec![
         slot(ffi::Py_tp_new, slot_new as *mut _),
         slot(ffi::Py_tp_init, slot_init as *mut _),
-        slot(ffi::Py_tp_call, methods::slot_call as *mut _),
+        slot(ffi::Py_tp_call, binding::slot_call as *mut _),
         slot(ffi::Py_tp_repr, attributes::slot_repr as *mut _),
         slot(ffi::Py_tp_traverse, slot_traverse as *mut _),
         slot(ffi::Py_tp_clear, slot_clear as *mut _),

@@ -1,0 +1,102 @@
+//! Exceptions thrown into tasklets: `throw`, `kill`, `raise_exception`.
+
+use pyo3_ffi as ffi;
+
+use super::attributes::{is_main, running};
+use super::of;
+use crate::args::{Args, given};
+use crate::body::tasklet_exit;
+use crate::bomb;
+use crate::object::{Exc, Obj, PyResult, runtime_error, type_error};
+use crate::runtime::Runtime;
+use crate::tasklet::{Carried, Phase, Tasklet};
+use crate::world::{self, world};
+
+/// Raises `exception` in `tasklet`: now, or, if `pending`, when it next runs.
+///
+/// # Errors
+/// The exception itself if the tasklet is the running one; what is thrown into the caller while others run.
+pub(crate) fn throw(tasklet: &Tasklet, exception: Exc, pending: bool) -> PyResult<()> {
+    let runtime = Runtime::get()?;
+    if std::ptr::eq(runtime.me(), tasklet) {
+        return Err(exception.restore());
+    }
+    let thread = world().thread_of(tasklet.id());
+    let alive = tasklet.alive() || is_main(tasklet) || running(tasklet);
+    if thread.is_none() && tasklet.alive() && !exception.is(tasklet_exit()) {
+        return Err(runtime_error("tasklet has no thread"));
+    }
+    if thread.is_none() || !alive {
+        return refuse_dead(tasklet, &exception);
+    }
+    let local = thread == Some(runtime.thread());
+    if local && !pending {
+        runtime.check_trap()?;
+    }
+    let keep = tasklet.object();
+    let old = (tasklet.pending.replace(Some(exception)), tasklet.carried.replace(Carried::Nothing));
+    world::make_runnable(tasklet);
+    drop(old);
+    if local && !pending {
+        world().make_head(tasklet.id());
+        runtime.switch()?;
+    }
+    drop(keep);
+    Ok(())
+}
+
+/// A tasklet that will never run again: only ending it is no error.
+fn refuse_dead(tasklet: &Tasklet, exception: &Exc) -> PyResult<()> {
+    if !exception.is(tasklet_exit()) {
+        let no_thread = world().thread_of(tasklet.id()).is_none();
+        let text = if no_thread { "tasklet has no thread" } else { "You cannot throw to a dead tasklet" };
+        return Err(runtime_error(text));
+    }
+    if tasklet.phase() == Phase::Ready {
+        tasklet.unbind();
+        tasklet.set_phase(Phase::Unbound);
+    }
+    Ok(())
+}
+
+pub(super) fn kill(args: Args) -> PyResult<Obj> {
+    let [pending] = args.bind("kill", ["pending"], 0)?;
+    let pending = given(pending).map_or(Ok(false), |value| value.truth())?;
+    throw(of(args.slf()), Exc::instance(Obj::borrowed(tasklet_exit()))?, pending)?;
+    Ok(Obj::none())
+}
+
+pub(super) fn throw_method(args: Args) -> PyResult<Obj> {
+    let [class, value, traceback, pending] = args.bind("throw", ["exc", "val", "tb", "pending"], 1)?;
+    let pending = given(pending).map_or(Ok(false), |value| value.truth())?;
+    let [value, traceback] = [value, traceback].map(|part| part.map(Obj::borrowed));
+    let exception = bomb::instance(Obj::borrowed(class.expect("required")), value, traceback)?;
+    throw(of(args.slf()), exception, pending)?;
+    Ok(Obj::none())
+}
+
+/// The exception of `f(exc_class, *args)`.
+///
+/// # Errors
+/// `TypeError` in the words of Stackless if the first argument is no exception class; what calling it raises.
+pub(crate) fn made_of(args: &Args, function: &str, full_name: &str) -> PyResult<Exc> {
+    let Some(class) = args.get(0) else {
+        return Err(type_error(&format!("{function}() takes at least 1 argument (0 given)")));
+    };
+    // SAFETY: a valid reference.
+    if unsafe { ffi::PyExceptionClass_Check(class) } == 0 {
+        return Err(type_error(&format!("{full_name} needs Exception or string subclass as first parameter")));
+    }
+    let (rest, keywords) = args.collect(1)?;
+    if keywords.is_some() {
+        return Err(type_error(&format!("{function}() takes no keyword arguments")));
+    }
+    // SAFETY: a class and a tuple.
+    Exc::instance(Obj::owned(unsafe { ffi::PyObject_CallObject(class, rest.ptr()) })?)
+}
+
+pub(super) fn raise_exception(args: Args) -> PyResult<Obj> {
+    let exception = made_of(&args, "raise_exception", "tasklet.raise_exception")?;
+    throw(of(args.slf()), exception, false)?;
+    Ok(Obj::none())
+}
