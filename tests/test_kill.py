@@ -274,7 +274,6 @@ def test_paused_tasklet_that_nobody_refers_to_is_ended_and_its_finally_runs() ->
     assert function.end == "TaskletExit, finally"
 
 
-@pytest.mark.xfail(strict=True, reason="the collector does not look at the frames of parked tasklets yet")
 def test_paused_tasklet_in_a_cycle_is_ended_by_the_collector() -> None:
     ended = []
 
@@ -291,7 +290,6 @@ def test_paused_tasklet_in_a_cycle_is_ended_by_the_collector() -> None:
     assert ended == [True]
 
 
-@pytest.mark.xfail(strict=True, reason="the collector does not look at the frames of parked tasklets yet")
 def test_tasklet_blocked_on_a_channel_that_nobody_knows_is_ended_by_the_collector() -> None:
     ended = []
 

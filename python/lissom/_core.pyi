@@ -122,7 +122,7 @@ class channel:
 
 @final
 class bomb:
-    def __new__(cls, type: object = None, value: object = None, traceback: object = None) -> Self: ...
+    def __new__(cls, type: object = None, value: object = None, traceback: object = None) -> Self: ...  # noqa: A002
     @property
     def type(self) -> Any: ...
     @property

@@ -29,7 +29,6 @@ from lissom._core import (
     getthreads,
     getuncollectables,
     pickle_flags,
-    pickle_flags_default,
     run,
     schedule,
     schedule_remove,
@@ -40,6 +39,7 @@ from lissom._core import (
     tasklet,
 )
 from lissom._core import bomb as bomb
+from lissom._core import pickle_flags_default as pickle_flags_default
 
 if TYPE_CHECKING:
     current: tasklet
@@ -99,7 +99,7 @@ class _Module(_types.ModuleType):
 stackless = _sys.modules[__name__]
 stackless.__class__ = _Module
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - the order of Stackless
     "atomic",
     "channel",
     "enable_softswitch",

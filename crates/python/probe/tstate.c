@@ -1,5 +1,5 @@
 /* Prints, as Rust constants, where the fields of the thread state lie in the interpreter whose headers are used.
- * A field that this version does not have is not printed; src/tstate.rs names it only under the same condition. */
+ * A field that this version does not have is not printed; src/tstate/ names it only under the same condition. */
 #include <Python.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -103,6 +103,36 @@ int main(void)
     printf("pub(super) const ENTRY: u8 = %d;\n", (int)FRAME_OWNED_BY_INTERPRETER);
 #endif
 #endif
+#define FRAME(rust, field) printf("pub(super) const FRAME_%s: usize = %zu;\n", #rust, offsetof(_PyInterpreterFrame, field));
+    FRAME(OWNER, owner)
+    FRAME(LOCALS, f_locals)
+    FRAME(OBJECT, frame_obj)
+    FRAME(SLOTS, localsplus)
+#if PY_VERSION_HEX < 0x030c0000
+    FRAME(FUNC, f_func)
+#else
+    FRAME(FUNC, f_funcobj)
+#endif
+#if PY_VERSION_HEX < 0x030d0000
+    FRAME(CODE, f_code)
+#else
+    FRAME(CODE, f_executable)
+#endif
+#if PY_VERSION_HEX < 0x030e0000
+    FRAME(STACK_TOP, stacktop)
+#if PY_VERSION_HEX < 0x030d0000
+    FRAME(INSTRUCTION, prev_instr)
+#else
+    FRAME(INSTRUCTION, instr_ptr)
+#endif
+    printf("pub(super) const STACK_REF_TAGS: usize = 0;\n");
+#else
+    FRAME(STACK_POINTER, stackpointer)
+    printf("pub(super) const STACK_REF_TAGS: usize = %d;\n", (int)Py_TAG_BITS);
+#endif
+    printf("pub(super) const FRAME_OWNED_BY_THREAD: u8 = %d;\n", (int)FRAME_OWNED_BY_THREAD);
+    printf("pub(super) const CODE_NLOCALSPLUS: usize = %zu;\n", offsetof(PyCodeObject, co_nlocalsplus));
+    printf("pub(super) const CODE_STACKSIZE: usize = %zu;\n", offsetof(PyCodeObject, co_stacksize));
     printf("pub(super) const CHUNK_HEADER: usize = %zu;\n", offsetof(_PyStackChunk, data));
     return 0;
 }

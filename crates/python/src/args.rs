@@ -40,6 +40,12 @@ impl Args {
         if self.kwnames.is_null() && self.positional == 1 { self.get(0) } else { None }
     }
 
+    /// Where the arguments end, as an address: see [`crate::tstate::CallSite::Called`].
+    #[inline]
+    pub(crate) fn end(&self) -> usize {
+        self.values as usize + (self.positional + self.keywords()) * size_of::<usize>()
+    }
+
     /// The object that the method was called on.
     pub(crate) fn slf(&self) -> *mut PyObject {
         self.slf

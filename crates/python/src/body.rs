@@ -58,23 +58,23 @@ fn execute(tasklet: &Tasklet) -> Outcome {
     if let Err(Raised) = tasklet.claim() {
         pending = Some(Exc::take());
     }
-    let (func, args, kwargs) = (tasklet.func.take(), tasklet.args.take(), tasklet.kwargs.take());
     if let Some(exception) = pending {
-        drop((func, args, kwargs));
+        tasklet.unbind();
         return Err(exception);
     }
+    // The cells keep what is called with, where the collector sees it; nobody replaces it while the tasklet is alive.
+    let part = |cell: &std::cell::RefCell<Option<Obj>>| cell.borrow().as_ref().map(Obj::ptr);
+    let (func, args, kwargs) = (part(&tasklet.func), part(&tasklet.args), part(&tasklet.kwargs));
     let (Some(func), Some(args)) = (func, args) else {
         return Err(exception_of(|| object::runtime_error("the tasklet was not bound to a function")));
     };
-    let kwargs_ptr = kwargs.as_ref().map_or(null_mut(), Obj::ptr);
     // SAFETY: a callable, a tuple, and a dict or null.
-    let result = Obj::owned(unsafe { ffi::PyObject_Call(func.ptr(), args.ptr(), kwargs_ptr) });
+    let result = Obj::owned(unsafe { ffi::PyObject_Call(func, args, kwargs.unwrap_or(null_mut())) });
     let outcome = result.map_err(|Raised| Exc::take());
-    drop((args, kwargs));
-    if tasklet.thread.get() && outcome.is_err() {
-        // To be named in the report.
-        *tasklet.func.borrow_mut() = Some(func);
-    }
+    // In the report of what has ended a thread its function is named.
+    let func = tasklet.func.take().filter(|_| tasklet.thread.get() && outcome.is_err());
+    tasklet.unbind();
+    *tasklet.func.borrow_mut() = func;
     outcome
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn wrap(exception: &Exc) -> PyResult<Obj> {
 }
 
 /// Whether `value` is a bomb.
-pub(crate) fn is_bomb(value: &Obj) -> bool {
+fn is_bomb(value: &Obj) -> bool {
     // SAFETY: a valid reference. The type cannot be subclassed.
     unsafe { ffi::Py_TYPE(value.ptr()) == type_object() }
 }
@@ -76,7 +76,7 @@ pub(crate) fn unwrap(value: Obj) -> PyResult<Obj> {
 ///
 /// # Errors
 /// `TypeError` if what it carries is no exception; what making an instance of its class raises.
-pub(crate) fn exception(bomb: &Obj) -> PyResult<Exc> {
+fn exception(bomb: &Obj) -> PyResult<Exc> {
     let bomb = of(bomb.ptr());
     let (kind, value, traceback) = (Obj::borrowed(bomb.kind), Obj::borrowed(bomb.value), Obj::borrowed(bomb.traceback));
     instance(kind, Some(value), Some(traceback))

@@ -45,7 +45,39 @@ unsafe extern "C" fn slot_new(kind: *mut ffi::PyTypeObject, _: *mut PyObject, _:
     })
 }
 
+/// A tasklet that is blocked on the channel is kept by it: the scheduler's reference counts as the channel's.
+unsafe extern "C" fn slot_traverse(
+    slf: *mut PyObject,
+    visit: ffi::visitproc,
+    arg: *mut std::ffi::c_void,
+) -> std::ffi::c_int {
+    // SAFETY: a heap type's instances own a reference to it; the collector's own function and argument.
+    let status = unsafe { visit(ffi::Py_TYPE(slf).cast(), arg) };
+    if status != 0 {
+        return status;
+    }
+    let world = world();
+    for waiter in world.waiters(of(slf).id) {
+        let waiter = world::tasklet(waiter);
+        if waiter.held() {
+            // SAFETY: as above; the tasklet is alive, as the reference is held.
+            let status = unsafe { visit(waiter.ptr(), arg) };
+            if status != 0 {
+                return status;
+            }
+        }
+    }
+    0
+}
+
+/// Nothing to clear: the waiters are ended by their own finalisers, and leave then.
+unsafe extern "C" fn slot_clear(_: *mut PyObject) -> std::ffi::c_int {
+    0
+}
+
 unsafe extern "C" fn slot_dealloc(slf: *mut PyObject) {
+    // SAFETY: the interpreter's protocol for a collected heap type: untrack first.
+    unsafe { ffi::PyObject_GC_UnTrack(slf.cast()) };
     // A waiter's frames refer to the channel, so none is left but those of a thread or process that is gone.
     let id = of(slf).id;
     let lost: Vec<_> = world().waiters(id).collect();
@@ -69,7 +101,7 @@ unsafe extern "C" fn slot_dealloc(slf: *mut PyObject) {
 /// Performs one action on the channel: `Some` offer sends, `None` receives. Switches if it must.
 ///
 /// Values change hands through `carried`, the attribute `tempval`, on both sides.
-fn act(channel: &Channel, slf: *mut PyObject, offer: Option<Obj>) -> PyResult<Obj> {
+fn act(channel: &Channel, slf: *mut PyObject, site: usize, offer: Option<Obj>) -> PyResult<Obj> {
     let runtime = Runtime::get()?;
     let me = runtime.me();
     let direction = if offer.is_some() { Direction::Send } else { Direction::Receive };
@@ -80,7 +112,7 @@ fn act(channel: &Channel, slf: *mut PyObject, offer: Option<Obj>) -> PyResult<Ob
     drop(old);
     let exchange = world().exchange(channel.id, me.id(), direction);
     let (partner, switch) = match exchange {
-        Exchange::WouldBlock => return block(runtime, channel, slf, direction),
+        Exchange::WouldBlock => return block(runtime, channel, slf, site, direction),
         Exchange::SwitchTo(partner) | Exchange::Yield(partner) => (partner, true),
         Exchange::Continue(partner) | Exchange::Remote(partner) => (partner, false),
     };
@@ -118,9 +150,11 @@ fn before_action(runtime: &Runtime, channel: &Channel, slf: *mut PyObject, direc
     let result = if remote { Ok(()) } else { notify(runtime, slf, me, direction, partner.is_none()) };
     let result = result.and_then(|()| {
         let leaves = world().would_switch(channel.id, me.id(), direction);
-        let others = world().runnable(runtime.thread()) > 1 || runtime.innermost_runner().is_some();
         let partner = world().partner(channel.id, direction);
-        if leaves && (others || partner.is_some()) { runtime.check_trap() } else { Ok(()) }
+        if partner.is_none() {
+            refusal(channel, me)?;
+        }
+        if leaves && (partner.is_some() || runtime.somebody_would_go_on()) { runtime.check_trap() } else { Ok(()) }
     });
     result.inspect_err(|_| drop(me.carried.replace(Carried::Nothing)))
 }
@@ -129,24 +163,29 @@ fn notify(runtime: &Runtime, slf: *mut PyObject, me: &Tasklet, direction: Direct
     callbacks::notify_channel(runtime, &Obj::borrowed(slf), me, direction == Direction::Send, will_block)
 }
 
-fn block(runtime: &Runtime, channel: &Channel, slf: *mut PyObject, direction: Direction) -> PyResult<Obj> {
+/// Refuses to let a tasklet block that may not.
+fn refusal(channel: &Channel, me: &Tasklet) -> PyResult<()> {
+    if me.block_trap.get() {
+        return Err(runtime_error("this tasklet does not like to be blocked."));
+    }
+    if world().closing(channel.id) {
+        return Err(value_error("Send/receive operation on a closed channel"));
+    }
+    Ok(())
+}
+
+fn block(runtime: &Runtime, channel: &Channel, slf: *mut PyObject, site: usize, direction: Direction) -> PyResult<Obj> {
     let me = runtime.me();
-    let refusal = if me.block_trap.get() {
-        Some(runtime_error as fn(&str) -> Raised).zip(Some("this tasklet does not like to be blocked."))
-    } else if world().closing(channel.id) {
-        Some(value_error as fn(&str) -> Raised).zip(Some("Send/receive operation on a closed channel"))
-    } else {
-        None
-    };
-    if let Some((kind, text)) = refusal {
+    if let Err(Raised) = refusal(channel, me) {
         drop(me.carried.replace(Carried::Nothing));
-        return Err(kind(text));
+        return Err(Raised);
     }
     me.set_why(match direction {
         Direction::Send => Why::Send(slf as usize),
         Direction::Receive => Why::Receive(slf as usize),
     });
     me.set_since(runtime.clock());
+    me.site.set(site);
     let result = loop {
         me.set_wake(Wake::Event);
         world().block(channel.id, me.id(), direction);
@@ -160,6 +199,7 @@ fn block(runtime: &Runtime, channel: &Channel, slf: *mut PyObject, direction: Di
             Err(Raised) => break Err(Raised),
         }
     };
+    me.site.set(0);
     me.set_why(Why::Nothing);
     if result.is_err() {
         let lost = me.carried.replace(Carried::Nothing);
@@ -196,19 +236,19 @@ fn send(args: Args) -> PyResult<Obj> {
         Some(value) => value,
         None => args.one("send")?,
     };
-    act(of(args.slf()), args.slf(), Some(Obj::borrowed(value)))
+    act(of(args.slf()), args.slf(), args.end(), Some(Obj::borrowed(value)))
 }
 
 fn receive(args: Args) -> PyResult<Obj> {
     if !args.is_empty() {
         args.none("receive")?;
     }
-    act(of(args.slf()), args.slf(), None)
+    act(of(args.slf()), args.slf(), args.end(), None)
 }
 
 /// Calls a method of the channel that a subclass may have replaced.
 fn send_bomb(args: &Args, exception: &Exc) -> PyResult<Obj> {
-    act(of(args.slf()), args.slf(), Some(bomb::wrap(exception)?))?;
+    act(of(args.slf()), args.slf(), args.end(), Some(bomb::wrap(exception)?))?;
     Ok(Obj::none())
 }
 
@@ -234,7 +274,7 @@ fn send_sequence(args: Args) -> PyResult<Obj> {
         let Some(item) = Obj::owned_or_none(unsafe { ffi::PyIter_Next(items.ptr()) }) else {
             return if error_is_set() { Err(Raised) } else { Obj::int(count) };
         };
-        act(of(args.slf()), args.slf(), Some(item))?;
+        act(of(args.slf()), args.slf(), args.end(), Some(item))?;
         count += 1;
     }
 }
@@ -313,7 +353,7 @@ unsafe extern "C" fn slot_next(slf: *mut PyObject) -> *mut PyObject {
         // A subclass may have its own way to receive.
         // SAFETY: the type of a valid object.
         if unsafe { ffi::Py_TYPE(slf) } == type_object() {
-            act(channel, slf, None)
+            act(channel, slf, 0, None)
         } else {
             Obj::borrowed(slf).attr(c"receive")?.call([])
         }
@@ -500,6 +540,8 @@ pub(crate) fn define() -> PyResult<Obj> {
     let slot = |slot: i32, pfunc: *mut std::ffi::c_void| ffi::PyType_Slot { slot, pfunc };
     let slots = vec![
         slot(ffi::Py_tp_new, slot_new as *mut _),
+        slot(ffi::Py_tp_traverse, slot_traverse as *mut _),
+        slot(ffi::Py_tp_clear, slot_clear as *mut _),
         slot(ffi::Py_tp_dealloc, slot_dealloc as *mut _),
         slot(ffi::Py_tp_iter, slot_iter as *mut _),
         slot(ffi::Py_tp_iternext, slot_next as *mut _),
@@ -508,7 +550,7 @@ pub(crate) fn define() -> PyResult<Obj> {
         slot(ffi::Py_tp_members, members.cast()),
         slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast()),
     ];
-    let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE;
+    let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
     let kind = make_type(c"lissom.channel", size_of::<Channel>(), flags, slots)?;
     *TYPE.get() = Some(kind.clone());
     Ok(kind)

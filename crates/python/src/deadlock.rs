@@ -50,9 +50,7 @@ pub(crate) fn error(
         }
     }
     let (target, text) = match (main.why(), last) {
-        (Why::Send(_) | Why::Receive(_), Some(last)) if matches!(last.why(), Why::Send(_) | Why::Receive(_)) => {
-            (last, TEXT)
-        }
+        (Why::Send(_) | Why::Receive(_), Some(last)) if has_left(last) => (last, TEXT),
         (Why::Send(_), None) => (main, "the main tasklet is sending without a receiver available."),
         (Why::Receive(_), None) => (main, "the main tasklet is receiving without a sender available."),
         (Why::Send(_) | Why::Receive(_), Some(_)) => (main, TEXT),
@@ -68,6 +66,11 @@ pub(crate) fn error(
         }
     }
     (target, error)
+}
+
+/// Whether a tasklet is blocked on a channel or paused.
+fn has_left(tasklet: &Tasklet) -> bool {
+    matches!(world().state(tasklet.id()), State::Blocked(..) | State::Idle)
 }
 
 fn note(error: &Exc, line: &str) -> Result<(), Raised> {

@@ -90,6 +90,7 @@ fn init(module: &Obj) -> PyResult<()> {
     module.set_attr(c"channel", &channel::define()?)?;
     module.set_attr(c"bomb", &bomb::define()?)?;
     module.set_attr(c"atomic", &atomic::define()?)?;
+    tstate::learn_opcodes()?;
     hooks::install_lasting()?;
     lifecycle::register(module)
 }

@@ -36,14 +36,17 @@ fn schedule_remove(args: Args) -> PyResult<Obj> {
     let [value] = args.bind("schedule_remove", ["retval"], 0)?;
     let runtime = Runtime::get()?;
     let me = runtime.me();
-    if world().runnable(runtime.thread()) > 1 || runtime.innermost_runner().is_some() {
+    if callbacks::special() && runtime.somebody_would_go_on() {
         runtime.check_trap()?;
     }
     set_result(me, value);
     world().remove(me.id());
     // The scheduler's reference is dropped by whoever runs next. If it was the last one, the tasklet is finalised: killed.
     runtime.drop_later(me.release());
-    finish(me, runtime.switch())
+    me.site.set(args.end());
+    let switched = runtime.switch();
+    me.site.set(0);
+    finish(me, switched)
 }
 
 fn run(args: Args) -> PyResult<Obj> {

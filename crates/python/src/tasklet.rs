@@ -154,6 +154,8 @@ pub(crate) struct Tasklet {
     pub(crate) signalled: Cell<bool>,
     why: Cell<Why>,
     since: Cell<u64>,
+    /// Where the call in which it blocks or pauses ends on the caller's value stack; 0 while it does neither.
+    pub(crate) site: Cell<usize>,
     link: Cell<Option<Link>>,
     pub(crate) func: RefCell<Option<Obj>>,
     pub(crate) args: RefCell<Option<Obj>>,
@@ -187,6 +189,7 @@ impl Tasklet {
             signalled: Cell::new(false),
             why: Cell::new(Why::Nothing),
             since: Cell::new(0),
+            site: Cell::new(0),
             link: Cell::new(None),
             func: RefCell::new(None),
             args: RefCell::new(None),
@@ -226,6 +229,11 @@ impl Tasklet {
     /// Whether it can still run.
     pub(crate) fn alive(&self) -> bool {
         matches!(self.phase(), Phase::Ready | Phase::Started)
+    }
+
+    /// Whether the scheduler has its reference (K1).
+    pub(crate) fn held(&self) -> bool {
+        self.held.get()
     }
 
     /// Takes the scheduler's reference, unless it has it (K1).

@@ -113,6 +113,8 @@ pub(crate) fn thread_with(ident: u64) -> Option<ThreadId> {
 pub(crate) enum Wake {
     /// What it waits for may have happened: it has to look.
     Event,
+    /// A signal has come in, and its handler has returned: it has to look.
+    Signal,
     /// A partner on a channel has come.
     Met,
     /// Its deadline has passed.

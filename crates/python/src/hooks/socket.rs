@@ -72,7 +72,7 @@ impl<'a> Operation<'a> {
         }
         match self.runtime.wait_ready(self.socket.fd(), interest, keep, self.deadline)? {
             Wake::Deadline => Err(timeout_error("timed out")),
-            Wake::Event | Wake::Met | Wake::Settled => Ok(()),
+            Wake::Event | Wake::Signal | Wake::Met | Wake::Settled => Ok(()),
         }
     }
 

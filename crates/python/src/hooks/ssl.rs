@@ -76,7 +76,7 @@ fn patiently(call: &Call, message: &str) -> PyResult<Obj> {
         // OpenSSL does not say how much it took, so the condition is looked at afresh.
         match call.runtime.wait_ready(socket.fd(), interest, false, deadline)? {
             Wake::Deadline => return Err(timeout_error(message)),
-            Wake::Event | Wake::Met | Wake::Settled => {}
+            Wake::Event | Wake::Signal | Wake::Met | Wake::Settled => {}
         }
     }
 }

@@ -7,7 +7,7 @@ use super::Runtime;
 use crate::body;
 use crate::callbacks;
 use crate::object::{self, Obj, PyResult};
-use crate::tasklet::{Phase, Tasklet};
+use crate::tasklet::{Carried, Phase, Tasklet};
 use crate::tstate;
 use crate::watchdog;
 use crate::world::{self, Wake, world};
@@ -90,7 +90,14 @@ impl Runtime {
         let pending = if me.pending.borrow().is_some() { me.pending.take() } else { None };
         match pending {
             None => Ok(()),
-            Some(exception) => Err(exception.restore()),
+            Some(exception) => {
+                // The exception stands in the place of what the call would have returned.
+                self.drop_later(match me.carried.replace(Carried::Nothing) {
+                    Carried::Value(value) => Some(value),
+                    Carried::Itself | Carried::Nothing => None,
+                });
+                Err(exception.restore())
+            }
         }
     }
 

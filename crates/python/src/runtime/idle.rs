@@ -180,6 +180,9 @@ impl Runtime {
     pub(super) fn signalled(&self) {
         let chief = self.chief();
         chief.signalled.set(true);
+        if world().state(chief.id()) == State::Parked {
+            chief.set_wake(Wake::Signal);
+        }
         world::make_runnable(chief);
     }
 }

@@ -8,7 +8,7 @@ use lissom_sched::State;
 
 use super::Runtime;
 use crate::callbacks;
-use crate::object::{Exc, Obj, PyResult};
+use crate::object::{Exc, Obj, PyResult, Raised};
 use crate::tasklet::{Tasklet, Why};
 use crate::tstate;
 use crate::watchdog;
@@ -54,12 +54,16 @@ impl Runner {
 
     /// Whether it waits still: nobody has woken it.
     pub(crate) fn waits(&self) -> bool {
-        world().state(self.tasklet().id()) == State::Parked
+        matches!(world().state(self.tasklet().id()), State::Parked | State::Idle)
     }
 
     /// Lets it go on.
     pub(crate) fn wake(&self) {
-        self.token.unpark(Wake::Settled);
+        // Somebody may have inserted it, and somebody else have removed it again: it is paused then.
+        if !self.token.unpark(Wake::Settled) && self.waits() {
+            self.tasklet().set_wake(Wake::Settled);
+            world::make_runnable(self.tasklet());
+        }
     }
 }
 
@@ -83,12 +87,15 @@ impl Runtime {
         let (threadblock, impatient) = (how.threadblock, how.timeout > 0);
         let runner = Runner { serial, tasklet: me, token: me.begin_wait(), watchdog, threadblock, impatient };
         self.runners.borrow_mut().push(runner);
-        let result = self.wait_in_run(me, serial, how.deadline);
+        // Taken out of the thread state: to end the count calls the interpreter.
+        let result = self.wait_in_run(me, serial, how.deadline).map_err(|Raised| Exc::take());
         self.requeue_deeper(serial);
         if watchdog {
             watchdog::stop(self);
         }
-        result?;
+        result.map_err(Exc::restore)?;
+        // A bomb that somebody has put there is raised; anything else is of no interest.
+        drop(me.claim()?);
         let victim = self.interrupted.take();
         if how.soft || victim.is_none() {
             return Ok(None);
@@ -107,7 +114,7 @@ impl Runtime {
             // The wait was begun before, so that its token is known.
             let wake = self.park_untrapped(Why::Run, deadline)?;
             let on_stack = self.runners.borrow().iter().any(|runner| runner.serial == serial);
-            if wake != Wake::Event || !on_stack {
+            if wake != Wake::Signal || !on_stack {
                 return Ok(());
             }
             // A signal: its handler returned.
@@ -152,6 +159,14 @@ impl Runtime {
         self.drop_later(old.map(|exception| exception.0));
         world::make_runnable(target);
         self.runs_next.set(target);
+    }
+
+    /// Whether somebody would run if the running tasklet left the queue: another one that can, or the caller of a `run()`, or
+    /// the main tasklet if it is paused.
+    pub(crate) fn somebody_would_go_on(&self) -> bool {
+        let chief = self.chief();
+        let chief_is_paused = !self.on_main() && world().state(chief.id()) == State::Idle;
+        chief_is_paused || world().runnable(self.thread) > 1 || self.innermost_runner().is_some()
     }
 
     /// Puts whom [`Runtime::deliver`] has named at the head of the queue.

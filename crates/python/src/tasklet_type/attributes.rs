@@ -84,26 +84,17 @@ pub(super) fn get_tempval(slf: *mut PyObject) -> PyResult<Obj> {
     if let Some(exception) = pending {
         return bomb::wrap(&exception);
     }
-    match &*tasklet.carried.borrow() {
-        Carried::Value(value) => return Ok(value.clone()),
-        Carried::Itself => return Ok(tasklet.object()),
-        Carried::Nothing => {}
-    }
-    match &*tasklet.outcome.borrow() {
-        Some(Ok(value)) if tasklet.phase() == Phase::Unbound => Ok(value.clone()),
-        _ => Ok(Obj::none()),
-    }
+    Ok(match &*tasklet.carried.borrow() {
+        Carried::Value(value) => value.clone(),
+        Carried::Itself => tasklet.object(),
+        Carried::Nothing => Obj::none(),
+    })
 }
 
 fn set_tempval(slf: *mut PyObject, value: Obj) -> PyResult<()> {
     let tasklet = of(slf);
-    // A bomb replaces what is pending, as anything else does.
-    let (carried, pending) = if bomb::is_bomb(&value) && tasklet.phase() == Phase::Started && !running(tasklet) {
-        (Carried::Nothing, Some(bomb::exception(&value)?))
-    } else {
-        (Carried::Value(value), None)
-    };
-    let old = (tasklet.carried.replace(carried), tasklet.pending.replace(pending));
+    // It replaces what was thrown and is pending, too.
+    let old = (tasklet.carried.replace(Carried::Value(value)), tasklet.pending.take());
     drop(old);
     Ok(())
 }
@@ -306,7 +297,7 @@ pub(super) fn table() -> *mut ffi::PyGetSetDef {
                 get_tempval,
                 set_tempval,
                 c"What the call that it is in will return: a channel's value, that of `schedule`. Before the\n\
-                start the function it is bound to, after the end the result. May be set; a `bomb` is raised."
+                start the function it is bound to. May be set; a `bomb` is raised."
             ),
             attribute!(
                 c"next",

@@ -5,6 +5,7 @@ use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
 use super::attributes::{is_main, running};
+use super::methods::waits_in_run;
 use super::{of, share_context};
 use crate::args::{Args, given};
 use crate::object::{Obj, PyResult, boundary, runtime_error, type_error, value_error};
@@ -21,6 +22,10 @@ pub(super) fn bind(args: Args) -> PyResult<Obj> {
     check_rebind(tasklet, with_arguments)?;
     if func.is_some() {
         share_context(Runtime::get()?, tasklet)?;
+    }
+    let bound = !matches!(&*tasklet.carried.borrow(), Carried::Nothing) || func.is_some();
+    if with_arguments && !bound {
+        return Err(runtime_error("the tasklet was not bound to a function"));
     }
     tasklet.unbind();
     if !with_arguments {
@@ -59,7 +64,7 @@ fn check_rebind(tasklet: &Tasklet, with_arguments: bool) -> PyResult<()> {
     if running(tasklet) {
         return Err(runtime_error("can't (re)bind the current tasklet"));
     }
-    if world().state(tasklet.id()) != State::Idle {
+    if world().state(tasklet.id()) != State::Idle && !waits_in_run(tasklet) {
         return Err(runtime_error("tasklet is scheduled"));
     }
     if matches!(tasklet.phase(), Phase::Started | Phase::Lost) {

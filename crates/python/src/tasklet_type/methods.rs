@@ -77,16 +77,17 @@ fn remove(args: Args) -> PyResult<Obj> {
 
 fn run(args: Args) -> PyResult<Obj> {
     args.none("run")?;
-    run_or_switch(of(args.slf()), false)
+    run_or_switch(of(args.slf()), None)
 }
 
 fn switch(args: Args) -> PyResult<Obj> {
     args.none("switch")?;
-    run_or_switch(of(args.slf()), true)
+    run_or_switch(of(args.slf()), Some(args.end()))
 }
 
-/// Lets the tasklet go on now; the caller stays in the queue, or leaves it.
-fn run_or_switch(tasklet: &Tasklet, leave: bool) -> PyResult<Obj> {
+/// Lets the tasklet go on now; the caller stays in the queue, or leaves it in the call at this site.
+fn run_or_switch(tasklet: &Tasklet, site: Option<usize>) -> PyResult<Obj> {
+    let leave = site.is_some();
     let runtime = Runtime::get()?;
     let me = runtime.me();
     let thread = world().thread_of(tasklet.id());
@@ -116,7 +117,10 @@ fn run_or_switch(tasklet: &Tasklet, leave: bool) -> PyResult<Obj> {
         return Ok(Obj::none());
     }
     world().make_head(tasklet.id());
-    runtime.switch()?;
+    me.site.set(site.unwrap_or(0));
+    let switched = runtime.switch();
+    me.site.set(0);
+    switched?;
     me.claim()
 }
 

@@ -3,6 +3,7 @@
 mod attributes;
 mod binding;
 mod context;
+mod garbage;
 mod methods;
 mod pickling;
 mod throwing;
@@ -17,11 +18,10 @@ pub(crate) use self::attributes::describe;
 pub(crate) use self::context::context_of;
 pub(crate) use self::throwing::{made_of, throw};
 use crate::args::{make_type, table};
-use crate::body::tasklet_exit;
 use crate::hooks;
-use crate::object::{Exc, Obj, PyResult, Raised, boundary, status_boundary, type_error, write_unraisable};
+use crate::object::{Obj, PyResult, Raised, boundary, status_boundary, type_error};
 use crate::runtime::Runtime;
-use crate::tasklet::{Carried, Phase, Tasklet};
+use crate::tasklet::{Phase, Tasklet};
 use crate::tstate::{self, Identity, Saved};
 use crate::world::{self, GilCell, world};
 
@@ -143,95 +143,6 @@ unsafe extern "C" fn slot_init(slf: *mut PyObject, args: *mut PyObject, kwargs: 
     })
 }
 
-// ---- garbage and death -----------------------------------------------------------------------------------------------
-
-unsafe extern "C" fn slot_traverse(
-    slf: *mut PyObject,
-    visit: ffi::visitproc,
-    arg: *mut std::ffi::c_void,
-) -> std::ffi::c_int {
-    let tasklet = of(slf);
-    let visit_one = |object: *mut PyObject| {
-        // SAFETY: the collector's own function and argument, with a valid object.
-        if object.is_null() { 0 } else { unsafe { visit(object, arg) } }
-    };
-    let cells = [&tasklet.func, &tasklet.args, &tasklet.kwargs];
-    let objects = cells.map(|cell| cell.try_borrow().ok().and_then(|object| object.as_ref().map(Obj::ptr)));
-    let carried = match &*tasklet.carried.borrow() {
-        Carried::Nothing | Carried::Itself => null_mut(),
-        Carried::Value(value) => value.ptr(),
-    };
-    let outcome = match &*tasklet.outcome.borrow() {
-        None => null_mut(),
-        Some(Ok(value)) => value.ptr(),
-        Some(Err(exception)) => exception.0.ptr(),
-    };
-    let pending = tasklet.pending.borrow().as_ref().map_or(null_mut(), |exception| exception.0.ptr());
-    // SAFETY: a heap type's instances own a reference to it.
-    let kind: *mut PyObject = unsafe { ffi::Py_TYPE(slf) }.cast();
-    for object in objects.into_iter().flatten().chain([carried, outcome, pending, kind]) {
-        let status = visit_one(object);
-        if status != 0 {
-            return status;
-        }
-    }
-    0
-}
-
-unsafe extern "C" fn slot_clear(slf: *mut PyObject) -> std::ffi::c_int {
-    let tasklet = of(slf);
-    tasklet.unbind();
-    let rest = (tasklet.carried.replace(Carried::Nothing), tasklet.outcome.take(), tasklet.pending.take());
-    drop(rest);
-    0
-}
-
-/// PEP 442: a started tasklet that nobody refers to any more is killed, so that its `finally` blocks run.
-unsafe extern "C" fn slot_finalize(slf: *mut PyObject) {
-    let tasklet = of(slf);
-    if tasklet.phase() != Phase::Started {
-        return;
-    }
-    let must_wait = Runtime::current().is_some_and(Runtime::on_errand);
-    // SAFETY: finalisers keep the exception that is being handled (PEP 442).
-    let handled = unsafe { ffi::PyErr_Occurred() };
-    let handled = (!handled.is_null()).then(Exc::take);
-    let result = status_boundary(|| throw(tasklet, Exc::instance(Obj::borrowed(tasklet_exit()))?, must_wait));
-    if result < 0 {
-        write_unraisable(None);
-    }
-    if let Some(exception) = handled {
-        exception.restore();
-    }
-}
-
-unsafe extern "C" fn slot_dealloc(slf: *mut PyObject) {
-    // SAFETY: the interpreter's protocol for a collected heap type with a finaliser: finalise (which may resurrect),
-    // untrack, clear weak references, drop the fields, free, drop the type.
-    unsafe {
-        if ffi::PyObject_CallFinalizerFromDealloc(slf) != 0 {
-            return;
-        }
-        ffi::PyObject_GC_UnTrack(slf.cast());
-        let kind = ffi::Py_TYPE(slf);
-        let tasklet = slf.cast::<Tasklet>();
-        if !(*tasklet).weakrefs.is_null() {
-            ffi::PyObject_ClearWeakRefs(slf);
-        }
-        let id = (*tasklet).id();
-        if (*tasklet).phase() != Phase::Started {
-            context::forget_tracers(&*tasklet);
-            set_context(&*tasklet, null_mut());
-        }
-        world::forget(id, tasklet);
-        std::ptr::drop_in_place(tasklet);
-        if let Some(free) = (*kind).tp_free {
-            free(slf.cast());
-        }
-        ffi::Py_DECREF(kind.cast());
-    }
-}
-
 /// Makes the type.
 ///
 /// # Errors
@@ -271,10 +182,10 @@ pub(crate) fn define() -> PyResult<Obj> {
         slot(ffi::Py_tp_init, slot_init as *mut _),
         slot(ffi::Py_tp_call, binding::slot_call as *mut _),
         slot(ffi::Py_tp_repr, attributes::slot_repr as *mut _),
-        slot(ffi::Py_tp_traverse, slot_traverse as *mut _),
-        slot(ffi::Py_tp_clear, slot_clear as *mut _),
-        slot(ffi::Py_tp_finalize, slot_finalize as *mut _),
-        slot(ffi::Py_tp_dealloc, slot_dealloc as *mut _),
+        slot(ffi::Py_tp_traverse, garbage::slot_traverse as *mut _),
+        slot(ffi::Py_tp_clear, garbage::slot_clear as *mut _),
+        slot(ffi::Py_tp_finalize, garbage::slot_finalize as *mut _),
+        slot(ffi::Py_tp_dealloc, garbage::slot_dealloc as *mut _),
         slot(ffi::Py_tp_methods, methods.cast()),
         slot(ffi::Py_tp_getset, attributes.cast()),
         slot(ffi::Py_tp_members, members.cast()),

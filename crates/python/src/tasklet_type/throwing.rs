@@ -16,7 +16,7 @@ use crate::world::{self, world};
 ///
 /// # Errors
 /// The exception itself if the tasklet is the running one; what is thrown into the caller while others run.
-pub(crate) fn throw(tasklet: &Tasklet, exception: Exc, pending: bool) -> PyResult<()> {
+pub(crate) fn throw(tasklet: &Tasklet, exception: Exc, pending: bool) -> PyResult<Obj> {
     let runtime = Runtime::get()?;
     if std::ptr::eq(runtime.me(), tasklet) {
         return Err(exception.restore());
@@ -42,11 +42,11 @@ pub(crate) fn throw(tasklet: &Tasklet, exception: Exc, pending: bool) -> PyResul
         runtime.switch()?;
     }
     drop(keep);
-    Ok(())
+    if pending { Ok(Obj::none()) } else { runtime.me().claim() }
 }
 
 /// A tasklet that will never run again: only ending it is no error.
-fn refuse_dead(tasklet: &Tasklet, exception: &Exc) -> PyResult<()> {
+fn refuse_dead(tasklet: &Tasklet, exception: &Exc) -> PyResult<Obj> {
     if !exception.is(tasklet_exit()) {
         let no_thread = world().thread_of(tasklet.id()).is_none();
         let text = if no_thread { "tasklet has no thread" } else { "You cannot throw to a dead tasklet" };
@@ -56,14 +56,13 @@ fn refuse_dead(tasklet: &Tasklet, exception: &Exc) -> PyResult<()> {
         tasklet.unbind();
         tasklet.set_phase(Phase::Unbound);
     }
-    Ok(())
+    Ok(Obj::none())
 }
 
 pub(super) fn kill(args: Args) -> PyResult<Obj> {
     let [pending] = args.bind("kill", ["pending"], 0)?;
     let pending = given(pending).map_or(Ok(false), |value| value.truth())?;
-    throw(of(args.slf()), Exc::instance(Obj::borrowed(tasklet_exit()))?, pending)?;
-    Ok(Obj::none())
+    throw(of(args.slf()), Exc::instance(Obj::borrowed(tasklet_exit()))?, pending)
 }
 
 pub(super) fn throw_method(args: Args) -> PyResult<Obj> {
@@ -71,8 +70,7 @@ pub(super) fn throw_method(args: Args) -> PyResult<Obj> {
     let pending = given(pending).map_or(Ok(false), |value| value.truth())?;
     let [value, traceback] = [value, traceback].map(|part| part.map(Obj::borrowed));
     let exception = bomb::instance(Obj::borrowed(class.expect("required")), value, traceback)?;
-    throw(of(args.slf()), exception, pending)?;
-    Ok(Obj::none())
+    throw(of(args.slf()), exception, pending)
 }
 
 /// The exception of `f(exc_class, *args)`.
@@ -97,6 +95,5 @@ pub(crate) fn made_of(args: &Args, function: &str, full_name: &str) -> PyResult<
 
 pub(super) fn raise_exception(args: Args) -> PyResult<Obj> {
     let exception = made_of(&args, "raise_exception", "tasklet.raise_exception")?;
-    throw(of(args.slf()), exception, false)?;
-    Ok(Obj::none())
+    throw(of(args.slf()), exception, false)
 }

@@ -25,11 +25,19 @@
 //! `asyncio_tasks_head` (3.14) is deliberately left alone: it is the head of an intrusive list whose nodes point back to
 //! it, and a task may be removed while another tasklet runs. `asyncio.all_tasks` filters that list by loop anyway.
 
+mod frames;
+mod tracing;
+
 use std::mem::size_of;
 use std::ptr::null_mut;
 
 use pyo3_ffi as ffi;
 use pyo3_ffi::{PyObject, PyThreadState};
+
+pub(crate) use self::frames::{CallSite, learn_opcodes, running_depth, running_nesting_level};
+#[cfg(not(Py_3_12))]
+pub(crate) use self::tracing::is_traced;
+pub(crate) use self::tracing::{Traces, running_tracer, with_tracers};
 
 #[allow(non_upper_case_globals, unused)]
 mod offset {
@@ -537,169 +545,6 @@ pub(crate) unsafe fn exchange_context(ts: *mut PyThreadState, context: *mut PyOb
         set(ts, offset::context_ver, version + 1);
         before
     }
-}
-
-/// How many times C code has called into the evaluation loop below `frame`, the tasklet's own first call not counted.
-unsafe fn nesting_level(frame: Word) -> usize {
-    let mut frame = frame.cast::<u8>();
-    let mut entries = 0_usize;
-    while !frame.is_null() {
-        // SAFETY: a frame of a tasklet, whose fields are where the headers say (T1).
-        unsafe {
-            entries += usize::from(frame.add(offset::FRAME_ENTRY).read() == offset::ENTRY);
-            frame = frame.add(offset::FRAME_PREVIOUS).cast::<*mut u8>().read();
-        }
-    }
-    entries.saturating_sub(1)
-}
-
-/// The nesting level of the running tasklet.
-///
-/// # Safety
-/// T2.
-pub(crate) unsafe fn running_nesting_level(ts: *mut PyThreadState) -> usize {
-    // SAFETY: T2.
-    unsafe { nesting_level(current_frame(ts)) }
-}
-
-/// How deep the Python calls of the running tasklet are nested.
-///
-/// # Safety
-/// T2; `saved` is that of the running tasklet.
-pub(crate) unsafe fn running_depth(ts: *mut PyThreadState, saved: &Saved) -> i32 {
-    // SAFETY: T1, T2.
-    unsafe {
-        let limit: i32 = get(ts, offset::py_recursion_limit);
-        limit.min(saved.depth_cap) - get::<i32>(ts, offset::py_recursion_remaining)
-    }
-}
-
-/// Which of the two functions that are called while a tasklet executes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Traces {
-    /// That of `sys.settrace`.
-    Trace,
-    /// That of `sys.setprofile`.
-    Profile,
-}
-
-impl Traces {
-    fn places(self) -> [usize; 2] {
-        match self {
-            Traces::Trace => [offset::c_tracefunc, offset::c_traceobj],
-            Traces::Profile => [offset::c_profilefunc, offset::c_profileobj],
-        }
-    }
-}
-
-/// The trace or profile function of the running tasklet, borrowed, or null.
-///
-/// # Safety
-/// `ts` is the state of the tasklet's thread.
-pub(crate) unsafe fn running_tracer(ts: *mut PyThreadState, which: Traces) -> *mut PyObject {
-    // SAFETY: T1.
-    unsafe { get(ts, which.places()[1]) }
-}
-
-impl Saved {
-    /// The nesting level of a tasklet that does not run.
-    ///
-    /// # Safety
-    /// The tasklet has started and has not ended.
-    pub(crate) unsafe fn nesting_level(&self) -> usize {
-        // SAFETY: its frames are kept.
-        unsafe { nesting_level(self.frame()) }
-    }
-
-    /// How deep the Python calls of a tasklet that does not run are nested.
-    pub(crate) fn depth(&self) -> i32 {
-        self.depth
-    }
-
-    /// Replaces the context, owned or null; returns the one before.
-    pub(crate) fn replace_context(&mut self, context: *mut PyObject) -> *mut PyObject {
-        std::mem::replace(&mut self.context, context)
-    }
-
-    /// The trace or profile function, borrowed, or null.
-    pub(crate) fn tracer(&self, which: Traces) -> *mut PyObject {
-        match which {
-            Traces::Trace => self.c_traceobj,
-            Traces::Profile => self.c_profileobj,
-        }
-    }
-
-    /// Whether a trace or profile function is set.
-    pub(crate) fn is_traced(&self) -> bool {
-        !self.c_tracefunc.is_null() || !self.c_profilefunc.is_null()
-    }
-
-    /// Takes over the trace and profile functions that were set before the tasklet started.
-    pub(crate) fn inherit_tracers(&mut self, before: &Saved) {
-        (self.c_tracefunc, self.c_traceobj) = (before.c_tracefunc, before.c_traceobj);
-        (self.c_profilefunc, self.c_profileobj) = (before.c_profilefunc, before.c_profileobj);
-        self.note_tracing();
-    }
-
-    /// Has the frames of the tasklet look at its trace functions: 3.11 keeps a flag where its evaluation loop is.
-    fn note_tracing(&mut self) {
-        #[cfg(not(Py_3_12))]
-        if !self.cframe.is_null() {
-            let flag = if self.is_traced() { 255_u8 } else { 0 };
-            // SAFETY: a saved C frame lies on the tasklet's stack, which is kept.
-            unsafe { self.cframe.cast::<u8>().add(offset::CFRAME_USE_TRACING).write(flag) };
-        }
-    }
-}
-
-/// Runs `body`, which sets the trace or profile function of the thread, for a tasklet that does not run: its functions
-/// stand in the thread state meanwhile.
-///
-/// # Safety
-/// T2; `saved` is that of a tasklet that does not run.
-pub(crate) unsafe fn with_tracers<R>(ts: *mut PyThreadState, saved: *mut Saved, body: impl FnOnce() -> R) -> R {
-    // SAFETY: T1, T2; the words are exchanged and exchanged back. What `body` runs may be traced by them, no more.
-    unsafe {
-        exchange_tracers(ts, &mut *saved);
-        let result = body();
-        exchange_tracers(ts, &mut *saved);
-        (*saved).note_tracing();
-        #[cfg(not(Py_3_12))]
-        {
-            let traced = is_traced(ts) || !get::<Word>(ts, offset::c_profilefunc).is_null();
-            let cframe: Word = get(ts, offset::cframe);
-            cframe.cast::<u8>().add(offset::CFRAME_USE_TRACING).write(if traced { 255 } else { 0 });
-        }
-        result
-    }
-}
-
-unsafe fn exchange_tracers(ts: *mut PyThreadState, saved: &mut Saved) {
-    // SAFETY: T1, T2.
-    unsafe {
-        let own: [Word; 4] = [
-            get(ts, offset::c_tracefunc),
-            get(ts, offset::c_traceobj),
-            get(ts, offset::c_profilefunc),
-            get(ts, offset::c_profileobj),
-        ];
-        set(ts, offset::c_tracefunc, saved.c_tracefunc);
-        set(ts, offset::c_traceobj, saved.c_traceobj);
-        set(ts, offset::c_profilefunc, saved.c_profilefunc);
-        set(ts, offset::c_profileobj, saved.c_profileobj);
-        (saved.c_tracefunc, saved.c_traceobj) = (own[0], own[1].cast());
-        (saved.c_profilefunc, saved.c_profileobj) = (own[2], own[3].cast());
-    }
-}
-
-/// Whether the running tasklet has a trace function.
-///
-/// # Safety
-/// T2.
-#[cfg(not(Py_3_12))]
-pub(crate) unsafe fn is_traced(ts: *mut PyThreadState) -> bool {
-    // SAFETY: T1, T2.
-    unsafe { !get::<Word>(ts, offset::c_tracefunc).is_null() }
 }
 
 /// The idents of all threads that the interpreter knows, the first one first.
