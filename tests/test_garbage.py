@@ -7,9 +7,8 @@ import sys
 import weakref
 from typing import TYPE_CHECKING
 
-import pytest
-
 import lissom
+import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

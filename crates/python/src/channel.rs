@@ -1,6 +1,6 @@
 //! The Python type `lissom.channel`.
 
-use lissom_sched::{ChannelId, Direction, Exchange};
+use lissom_sched::{ChannelId, Direction, Exchange, State};
 use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
@@ -12,7 +12,7 @@ use crate::runtime::Runtime;
 use crate::tasklet::{Carried, Tasklet, Why};
 use crate::tasklet_type::made_of;
 use crate::world::{self, GilCell, Wake, world};
-use crate::{bomb, callbacks};
+use crate::{bomb, callbacks, select};
 
 static TYPE: GilCell<Option<Obj>> = GilCell::new(None);
 
@@ -59,7 +59,8 @@ unsafe extern "C" fn slot_traverse(
     let world = world();
     for waiter in world.waiters(of(slf).id) {
         let waiter = world::tasklet(waiter);
-        if waiter.held() {
+        // Who selects is not kept by any one of its channels.
+        if waiter.held() && matches!(world.state(waiter.id()), State::Blocked(..)) {
             // SAFETY: as above; the tasklet is alive, as the reference is held.
             let status = unsafe { visit(waiter.ptr(), arg) };
             if status != 0 {
@@ -116,7 +117,7 @@ fn act(channel: &Channel, slf: *mut PyObject, site: usize, offer: Option<Obj>) -
         Exchange::SwitchTo(partner) | Exchange::Yield(partner) => (partner, true),
         Exchange::Continue(partner) | Exchange::Remote(partner) => (partner, false),
     };
-    hand_over(me, world::tasklet(partner));
+    hand_over(me, world::tasklet(partner), direction);
     if matches!(exchange, Exchange::Remote(_)) {
         world::wake_thread_of(world::tasklet(partner));
         if callbacks::special() {
@@ -133,10 +134,27 @@ fn act(channel: &Channel, slf: *mut PyObject, site: usize, offer: Option<Obj>) -
 }
 
 /// Exchanges the carried values with a partner, whose wait is over.
-fn hand_over(me: &Tasklet, partner: &Tasklet) {
-    me.carried.swap(&partner.carried);
+fn hand_over(me: &Tasklet, partner: &Tasklet, direction: Direction) {
+    let choice = world().take_choice();
+    match choice {
+        None => me.carried.swap(&partner.carried),
+        Some((_, case)) => select::chosen(me, partner, case, direction),
+    }
     partner.set_wake(Wake::Met);
     partner.set_why(Why::Nothing);
+}
+
+/// The channel behind an object that selects one; `None` if it is no channel.
+pub(crate) fn id_of(object: &Obj) -> Option<ChannelId> {
+    object.is_instance(type_object()).then(|| of(object.ptr()).id)
+}
+
+/// One action on a channel, as `send` and `receive` do it.
+///
+/// # Errors
+/// As for those.
+pub(crate) fn perform(channel: &Obj, offer: Option<Obj>) -> PyResult<Obj> {
+    act(of(channel.ptr()), channel.ptr(), 0, offer)
 }
 
 /// What only a callback or a trap asks for. After an error nothing has happened on the channel.
@@ -219,7 +237,7 @@ fn retry(runtime: &Runtime, channel: &Channel, me: &Tasklet, direction: Directio
             world::tasklet(id)
         }
     };
-    hand_over(me, partner);
+    hand_over(me, partner, direction);
     if matches!(exchange, Exchange::Remote(_)) {
         world::wake_thread_of(partner);
     }

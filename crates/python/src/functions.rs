@@ -7,7 +7,7 @@ use crate::object::{Obj, PyResult, runtime_error, timeout_error, type_error, val
 use crate::runtime::{Runtime, deadline_in, now};
 use crate::tasklet::Why;
 use crate::world::Wake;
-use crate::{hooks, jobs, lifecycle, primitives, stackless, tasklet_type};
+use crate::{hooks, jobs, lifecycle, primitives, select, stackless, tasklet_type};
 
 fn callable(args: &Args, function: &str) -> PyResult<Obj> {
     let Some(func) = args.get(0) else {
@@ -161,6 +161,24 @@ fn own_methods() -> Vec<ffi::PyMethodDef> {
                 What is thrown into the tasklet ends the sleep early. A signal does not, unless its handler\n\
                 raises (PEP 475).\n\n\
                 Like ``time.sleep``, but it needs no `lissom.hook`."
+        ),
+        method!(
+            c"select",
+            select::select,
+            c"select(*cases, timeout=None, block=True)\n--\n\n\
+            Perform the first of several channel operations that can take place.\n\n\
+            Each case is a channel, to receive from it, or a tuple ``(channel, value)``, to send to it. The\n\
+            first case in order for which a partner waits is performed at once; else the caller waits until\n\
+            a partner comes for any of them, at most ``timeout`` seconds, or not at all with ``block=False``.\n\
+            Switches if it waits, and as the operation does. The caller waits in line with the others on each\n\
+            channel; ``balance`` counts it once for each case.\n\n\
+            Returns ``(index, value)``: the number of the case from 0, and what was received, None for a\n\
+            send. None if none took place.\n\n\
+            Raises what was sent as an exception, TypeError for what is no case, ValueError for a closed\n\
+            channel on which nobody waits, or if there is nothing to wait for. Exactly one operation takes\n\
+            place, or none if an exception is thrown into the waiting caller.\n\n\
+            As ``select`` in Go, which chooses at random among several that are ready. Channel callbacks are\n\
+            not called for the side that waits here. Not in Stackless."
         ),
         method!(
             c"offload",

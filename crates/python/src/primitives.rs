@@ -14,7 +14,7 @@ pub(crate) fn wait(args: Args) -> PyResult<Obj> {
     // Kept for the time of the wait: the address is the key.
     let key = Obj::borrowed(key.expect("required"));
     let deadline = timeout(limit)?.map(deadline_in);
-    waiters::wait_once(Runtime::get()?, key.ptr(), deadline).map(Obj::bool)
+    waiters::wait_once(Runtime::get()?, key.ptr(), deadline, || ()).map(Obj::bool)
 }
 
 /// `_wake(key, count=1)`: how many were made runnable.

@@ -21,6 +21,7 @@ use pyo3_ffi::PyObject;
 
 use crate::bomb;
 use crate::object::{Exc, Obj, PyResult};
+use crate::select::Selecting;
 use crate::tstate::{Identity, Saved};
 use crate::world::{Token, Wake};
 
@@ -58,6 +59,8 @@ pub(crate) enum Why {
     Queue(usize),
     /// A wake-up through an object that the waiter keeps alive, by address.
     WakeUp(usize),
+    /// A partner on one of several channels.
+    Select(usize),
     /// The end of a tasklet, by address.
     Join(usize),
     /// The end of one of several tasklets.
@@ -92,6 +95,7 @@ impl std::fmt::Display for Why {
             Why::Lock(address) => write!(f, "the lock at {address:#x}"),
             Why::Queue(address) => write!(f, "an item in the queue at {address:#x}"),
             Why::WakeUp(address) => write!(f, "the {} at {address:#x}", type_name(address)),
+            Why::Select(count) => write!(f, "a partner on one of {count} channels"),
             Why::JoinAny(count) => write!(f, "the end of one of {count} tasklets"),
             Why::Join(address) => write!(f, "the end of the tasklet at {address:#x}"),
             Why::Send(address) => write!(f, "a receiver on the channel at {address:#x}"),
@@ -156,6 +160,8 @@ pub(crate) struct Tasklet {
     since: Cell<u64>,
     /// Where the call in which it blocks or pauses ends on the caller's value stack; 0 while it does neither.
     pub(crate) site: Cell<usize>,
+    /// While it selects: what it offers, and what has come of it.
+    pub(crate) selecting: Cell<*const Selecting>,
     link: Cell<Option<Link>>,
     pub(crate) func: RefCell<Option<Obj>>,
     pub(crate) args: RefCell<Option<Obj>>,
@@ -190,6 +196,7 @@ impl Tasklet {
             why: Cell::new(Why::Nothing),
             since: Cell::new(0),
             site: Cell::new(0),
+            selecting: Cell::new(std::ptr::null()),
             link: Cell::new(None),
             func: RefCell::new(None),
             args: RefCell::new(None),

@@ -123,9 +123,16 @@ pub(crate) fn wait_for<T>(
 
 /// Parks the running tasklet until `object` hands it a wake-up. Returns false when the deadline has passed instead.
 ///
+/// A wake-up that comes in the same moment as an exception goes to the next waiter; if there is none, `lost` is called.
+///
 /// # Errors
-/// What is thrown into the tasklet. A wake-up that it got in the same moment goes to the next waiter.
-pub(crate) fn wait_once(runtime: &Runtime, object: *mut PyObject, deadline: Option<u64>) -> PyResult<bool> {
+/// What is thrown into the tasklet.
+pub(crate) fn wait_once(
+    runtime: &Runtime,
+    object: *mut PyObject,
+    deadline: Option<u64>,
+    lost: impl FnOnce(),
+) -> PyResult<bool> {
     let key = object as usize;
     let mut early = false;
     loop {
@@ -137,8 +144,9 @@ pub(crate) fn wait_once(runtime: &Runtime, object: *mut PyObject, deadline: Opti
         });
         let result = runtime.park(Why::WakeUp(key), deadline);
         let served = !leave(key, token);
-        if result.is_err() && served {
-            wake(key);
+        if result.is_err() && served && !wake(key) {
+            lost();
+            return result.map(|_| false);
         }
         result?;
         if served || deadline.is_some_and(|deadline| deadline <= now()) {

@@ -44,7 +44,7 @@ pub enum Exchange {
 #[derive(Debug, Default)]
 pub(crate) struct Channel {
     pub(crate) waiters: List,
-    direction: Option<Direction>,
+    pub(crate) direction: Option<Direction>,
     preference: i32,
     schedule_all: bool,
     closing: bool,
@@ -74,7 +74,7 @@ impl World {
 
     /// The tasklet that has waited longest.
     pub fn first_waiter(&self, channel: ChannelId) -> Option<TaskletId> {
-        self.channels[channel.index()].waiters.head
+        self.channels[channel.index()].waiters.head.map(|first| self.in_person(first))
     }
 
     /// Who goes on after an exchange: `-1` the receiver, `1` the sender, `0` the caller.
@@ -110,7 +110,8 @@ impl World {
     /// The partner that an action in `direction` would meet.
     pub fn partner(&self, channel: ChannelId, direction: Direction) -> Option<TaskletId> {
         let channel = &self.channels[channel.index()];
-        if channel.direction == Some(direction) { None } else { channel.waiters.head }
+        let first = if channel.direction == Some(direction) { None } else { channel.waiters.head };
+        first.map(|first| self.in_person(first))
     }
 
     /// Whether an action would take the thread away from `caller`: it would block, or somebody else would go on.
@@ -132,7 +133,14 @@ impl World {
             return Exchange::WouldBlock;
         };
         let (preference, schedule_all) = (place.preference, place.schedule_all);
-        place.waiters.unlink(&mut self.nodes, partner);
+        let partner = if self.nodes[partner.index()].stands_for.is_some() {
+            let (selecting, case) = self.choose(partner);
+            self.chosen = Some((selecting, case));
+            selecting
+        } else {
+            place.waiters.unlink(&mut self.nodes, partner);
+            partner
+        };
         let node = &mut self.nodes[partner.index()];
         node.state = State::Queued;
         let home = node.thread;
@@ -171,6 +179,13 @@ impl World {
     pub fn waiters(&self, channel: ChannelId) -> impl Iterator<Item = TaskletId> + '_ {
         let waiters = self.channels[channel.index()].waiters;
         let first = waiters.head;
-        std::iter::successors(first, |&tasklet| Some(self.next(tasklet))).take(waiters.len)
+        let waiters = std::iter::successors(first, |&tasklet| Some(self.next(tasklet))).take(waiters.len);
+        waiters.map(|tasklet| self.in_person(tasklet))
+    }
+
+    /// The case that the partner of the last [`World::exchange`] has chosen, if that was selecting; once.
+    #[inline]
+    pub fn take_choice(&mut self) -> Option<(TaskletId, usize)> {
+        self.chosen.take()
     }
 }

@@ -42,6 +42,7 @@
 mod channel;
 mod list;
 mod ring;
+mod select;
 mod timers;
 mod world;
 

@@ -40,6 +40,7 @@ impl World {
                 node.state = State::Queued;
                 let thread = home(node).index();
                 self.threads[thread].ring.push_back(&mut self.nodes, tasklet);
+                self.end_selection(tasklet);
             }
             State::Blocked(..) => panic!("a blocked tasklet cannot be queued"),
         }
@@ -61,7 +62,8 @@ impl World {
     pub fn remove(&mut self, tasklet: TaskletId) {
         let node = &self.nodes[tasklet.index()];
         match node.state {
-            State::Idle | State::Parked => {}
+            State::Idle => {}
+            State::Parked => self.end_selection(tasklet),
             State::Queued => {
                 let thread = home(node).index();
                 self.threads[thread].ring.unlink(&mut self.nodes, tasklet);

@@ -1,9 +1,12 @@
 //! Every tasklet, thread and channel of the process.
 
+use std::collections::BTreeMap;
+
 use slab::Slab;
 
 use crate::channel::{Channel, Direction};
 use crate::list::List;
+use crate::select::Selection;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -64,6 +67,8 @@ pub(crate) struct Node {
     pub(crate) state: State,
     /// `None` once the thread has ended.
     pub(crate) thread: Option<ThreadId>,
+    /// For a stand-in, the tasklet that selects.
+    pub(crate) stands_for: Option<TaskletId>,
 }
 
 #[derive(Debug)]
@@ -81,12 +86,21 @@ pub struct World {
     pub(crate) nodes: Slab<Node>,
     pub(crate) threads: Slab<Thread>,
     pub(crate) channels: Slab<Channel>,
+    pub(crate) selections: BTreeMap<TaskletId, Selection>,
+    /// What the last exchange has chosen from a selection.
+    pub(crate) chosen: Option<(TaskletId, usize)>,
 }
 
 impl World {
     /// Makes a world without threads.
     pub const fn new() -> Self {
-        Self { nodes: Slab::new(), threads: Slab::new(), channels: Slab::new() }
+        Self {
+            nodes: Slab::new(),
+            threads: Slab::new(),
+            channels: Slab::new(),
+            selections: BTreeMap::new(),
+            chosen: None,
+        }
     }
 
     /// Adds a thread together with its main tasklet, which is queued: it runs now.
@@ -101,8 +115,12 @@ impl World {
     /// Forgets a thread and its main tasklet. Other tasklets of it are left without a thread, in no list.
     pub fn remove_thread(&mut self, thread: ThreadId) {
         let main = self.main(thread);
-        let orphans: Vec<usize> =
-            self.nodes.iter().filter(|(_, node)| node.thread == Some(thread)).map(|(index, _)| index).collect();
+        let orphans: Vec<usize> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.thread == Some(thread) && node.stands_for.is_none())
+            .map(|(index, _)| index)
+            .collect();
         for index in orphans {
             self.remove(TaskletId::from_index(index));
             self.nodes[index].thread = None;
@@ -114,7 +132,7 @@ impl World {
     /// Adds an idle tasklet that belongs to `thread`.
     pub fn add_tasklet(&mut self, thread: ThreadId) -> TaskletId {
         let id = TaskletId::from_index(self.nodes.vacant_key());
-        self.nodes.insert(Node { next: id, prev: id, state: State::Idle, thread: Some(thread) });
+        self.nodes.insert(Node { next: id, prev: id, state: State::Idle, thread: Some(thread), stands_for: None });
         id
     }
 

@@ -1,7 +1,7 @@
 //! Waiting: for a wake-up, a descriptor, a deadline.
 
 use lissom_proactor::{Interest, Op, OpKey, Proactor};
-use lissom_sched::TimerKey;
+use lissom_sched::{ChannelId, Direction, TimerKey};
 
 use super::{Runtime, Timer};
 use crate::object::{Obj, PyResult};
@@ -25,6 +25,20 @@ impl Runtime {
     /// # Errors
     /// As for [`Runtime::park`].
     pub(super) fn park_untrapped(&self, why: Why, deadline: Option<u64>) -> PyResult<Wake> {
+        self.park_selecting(why, deadline, &[])
+    }
+
+    /// As [`Runtime::park`]; a partner on one of these channels ends the wait, too.
+    ///
+    /// # Errors
+    /// As for [`Runtime::park`].
+    #[inline]
+    pub(crate) fn park_selecting(
+        &self,
+        why: Why,
+        deadline: Option<u64>,
+        cases: &[(ChannelId, Direction)],
+    ) -> PyResult<Wake> {
         let me = self.me();
         let timer = deadline.map(|deadline| {
             let token = Token::new(me.id(), me.wait_serial());
@@ -33,6 +47,9 @@ impl Runtime {
         me.set_why(why);
         me.set_since(self.clock());
         world().park(me.id());
+        if !cases.is_empty() {
+            world().select(me.id(), cases);
+        }
         let result = self.switch();
         me.set_why(Why::Nothing);
         if let Some(key) = timer {
