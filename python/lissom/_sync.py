@@ -120,9 +120,12 @@ class Condition(threading.Condition):
         saved = self._release_save()  # type: ignore[attr-defined]
         notified = False
         try:
-            notified = (
-                waiter.acquire() if timeout is None else waiter.acquire(timeout > 0, timeout if timeout > 0 else -1)
-            )
+            if timeout is None:
+                notified = waiter.acquire()
+            elif timeout <= 0:
+                notified = waiter.acquire(blocking=False)
+            else:
+                notified = waiter.acquire(timeout=timeout)
             return notified
         finally:
             _take_again(self, saved)

@@ -29,6 +29,7 @@ from lissom._core import (
     getthreads,
     getuncollectables,
     pickle_flags,
+    pickle_flags_default,
     run,
     schedule,
     schedule_remove,
@@ -39,7 +40,6 @@ from lissom._core import (
     tasklet,
 )
 from lissom._core import bomb as bomb
-from lissom._core import pickle_flags_default as pickle_flags_default
 
 if TYPE_CHECKING:
     current: tasklet
@@ -91,6 +91,7 @@ class _Module(_types.ModuleType):
     def pickle_with_tracing_state(self, value: object) -> None:
         flag = PICKLEFLAGS_PRESERVE_TRACING_STATE
         pickle_flags(flag if value else 0, flag)
+        pickle_flags_default(flag if value else 0, flag)
 
     def __reduce__(self) -> str:
         return "stackless"

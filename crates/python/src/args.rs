@@ -151,7 +151,20 @@ impl Args {
         Ok(std::array::from_fn(|index| self.get(index)))
     }
 
-    fn no_keywords(&self, function: &str) -> PyResult<()> {
+    /// Checks that there are at most `N` arguments, without names.
+    ///
+    /// # Errors
+    /// `TypeError` in the words of `PyArg_ParseTuple`.
+    pub(crate) fn at_most<const N: usize>(&self, function: &str) -> PyResult<[Option<*mut PyObject>; N]> {
+        self.no_keywords(function)?;
+        self.bind(function, [""; N], 0)
+    }
+
+    /// Checks that nothing is given by name.
+    ///
+    /// # Errors
+    /// `TypeError` in the interpreter's words.
+    pub(crate) fn no_keywords(&self, function: &str) -> PyResult<()> {
         if self.keywords() == 0 { Ok(()) } else { Err(type_error(&format!("{function}() takes no keyword arguments"))) }
     }
 

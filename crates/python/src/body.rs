@@ -11,7 +11,7 @@ use crate::callbacks;
 use crate::hooks;
 use crate::object::{self, Exc, Obj, PyResult, Raised};
 use crate::runtime::{Runtime, exception_of};
-use crate::tasklet::{Outcome, Phase, Tasklet};
+use crate::tasklet::{Carried, Outcome, Phase, Tasklet};
 use crate::tstate;
 use crate::watchdog;
 use crate::world::{self, Wake, world};
@@ -46,6 +46,9 @@ pub(crate) fn enter(address: usize, link: Link) {
 fn leave(runtime: &Runtime, tasklet: &Tasklet) {
     tasklet.set_phase(Phase::Unbound);
     tasklet.interrupt_pending.set(false);
+    if let Carried::Value(value) = tasklet.carried.replace(Carried::Nothing) {
+        runtime.drop_later(Some(value));
+    }
     world().remove(tasklet.id());
     runtime.promote_next();
     if callbacks::special() {

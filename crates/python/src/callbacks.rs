@@ -91,7 +91,7 @@ fn set_counted(place: &GilCell<Option<Obj>>, new: Option<Obj>) -> Obj {
 
 /// `set_error_handler(handler=None)`.
 pub(crate) fn set_error_handler(args: Args) -> PyResult<Obj> {
-    let [handler] = args.unpack("set_error_handler", 0)?;
+    let [handler] = args.at_most("set_error_handler")?;
     let new = match handler {
         None => None,
         Some(handler) => callable_or_none(handler, "error handler must be callable")?,

@@ -107,17 +107,19 @@ fn act(channel: &Channel, slf: *mut PyObject, site: usize, offer: Option<Obj>) -
     let me = runtime.me();
     let direction = if offer.is_some() { Direction::Send } else { Direction::Receive };
     let old = me.carried.replace(offer.map_or(Carried::Nothing, Carried::Value));
-    if callbacks::special() {
-        before_action(runtime, channel, slf, direction)?;
+    if callbacks::special()
+        && let Err(Raised) = before_action(runtime, channel, slf, direction)
+    {
+        return Err(undo(me, old));
     }
-    drop(old);
     let exchange = world().exchange(channel.id, me.id(), direction);
     let (partner, switch) = match exchange {
-        Exchange::WouldBlock => return block(runtime, channel, slf, site, direction),
+        Exchange::WouldBlock => return block(runtime, channel, slf, site, direction, old),
         Exchange::SwitchTo(partner) | Exchange::Yield(partner) => (partner, true),
         Exchange::Continue(partner) | Exchange::Remote(partner) => (partner, false),
     };
     hand_over(me, world::tasklet(partner), direction);
+    drop(old);
     if matches!(exchange, Exchange::Remote(_)) {
         world::wake_thread_of(world::tasklet(partner));
         if callbacks::special() {
@@ -174,11 +176,18 @@ fn before_action(runtime: &Runtime, channel: &Channel, slf: *mut PyObject, direc
         }
         if leaves && (partner.is_some() || runtime.somebody_would_go_on()) { runtime.check_trap() } else { Ok(()) }
     });
-    result.inspect_err(|_| drop(me.carried.replace(Carried::Nothing)))
+    result
 }
 
 fn notify(runtime: &Runtime, slf: *mut PyObject, me: &Tasklet, direction: Direction, will_block: bool) -> PyResult<()> {
     callbacks::notify_channel(runtime, &Obj::borrowed(slf), me, direction == Direction::Send, will_block)
+}
+
+/// Nothing has happened on the channel: the tasklet has its `tempval` back. The exception stays set.
+fn undo(me: &Tasklet, old: Carried) -> Raised {
+    let raised = Exc::take();
+    drop(me.carried.replace(old));
+    raised.restore()
 }
 
 /// Refuses to let a tasklet block that may not.
@@ -192,12 +201,19 @@ fn refusal(channel: &Channel, me: &Tasklet) -> PyResult<()> {
     Ok(())
 }
 
-fn block(runtime: &Runtime, channel: &Channel, slf: *mut PyObject, site: usize, direction: Direction) -> PyResult<Obj> {
+fn block(
+    runtime: &Runtime,
+    channel: &Channel,
+    slf: *mut PyObject,
+    site: usize,
+    direction: Direction,
+    old: Carried,
+) -> PyResult<Obj> {
     let me = runtime.me();
     if let Err(Raised) = refusal(channel, me) {
-        drop(me.carried.replace(Carried::Nothing));
-        return Err(Raised);
+        return Err(undo(me, old));
     }
+    drop(old);
     me.set_why(match direction {
         Direction::Send => Why::Send(slf as usize),
         Direction::Receive => Why::Receive(slf as usize),
@@ -208,7 +224,8 @@ fn block(runtime: &Runtime, channel: &Channel, slf: *mut PyObject, site: usize, 
         me.set_wake(Wake::Event);
         world().block(channel.id, me.id(), direction);
         match runtime.switch() {
-            Ok(()) if me.wake() == Wake::Met => break Ok(()),
+            // A partner has come; or what was thrown in has been replaced through `tempval` by what is to be returned.
+            Ok(()) if me.wake() != Wake::Signal => break Ok(()),
             // Woken early, by a signal whose handler returned normally: wait on.
             Ok(()) => match retry(runtime, channel, me, direction) {
                 Some(result) => break result,

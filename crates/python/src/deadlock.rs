@@ -43,9 +43,13 @@ pub(crate) fn error(
 ) -> (&'static Tasklet, Exc) {
     let mut lines =
         vec!["Nothing can run any more, and nothing that could change that is pending. Waiting:".to_owned()];
-    for tasklet in world::tasklets_of(thread) {
+    // Kept for the time: describing them makes objects, so the collector may run and free tasklets.
+    let kept: Vec<Obj> = world::tasklets_of(thread).into_iter().map(Tasklet::object).collect();
+    for tasklet in &kept {
+        let Ok(tasklet) = tasklet_type::from_object(tasklet) else { continue };
+        let known = world().thread_of(tasklet.id()) == Some(thread);
         let state = world().state(tasklet.id());
-        if matches!(state, State::Parked | State::Blocked(..)) {
+        if known && matches!(state, State::Parked | State::Blocked(..)) {
             lines.push(format!("  {} waits for {}", tasklet_type::describe(tasklet), tasklet.why()));
         }
     }

@@ -101,7 +101,7 @@ const C_STACK_SERIALS: u64 = 1 << 30;
 const WATCHDOGS: u64 = 1 << 31;
 
 fn get_thread_info(args: Args) -> PyResult<Obj> {
-    let [thread, flags] = args.unpack("get_thread_info", 0)?;
+    let [thread, flags] = args.at_most("get_thread_info")?;
     let flags = flags.map_or(Ok(0), |flags| Obj::borrowed(flags).to_i64())? as u64;
     let thread = thread.map(Obj::borrowed);
     // SAFETY: a valid reference.
@@ -173,7 +173,7 @@ fn getthreads(args: Args) -> PyResult<Obj> {
 }
 
 fn switch_trap(args: Args) -> PyResult<Obj> {
-    let [change] = args.unpack("switch_trap", 0)?;
+    let [change] = args.at_most("switch_trap")?;
     let change = change.map_or(Ok(0), |change| Obj::borrowed(change).to_i64())?;
     Obj::int(i64::from(Runtime::get()?.change_switch_trap(change as i32)))
 }
@@ -214,15 +214,12 @@ const PICKLE_FLAGS: i64 = 0b1111;
 
 static PICKLE_DEFAULT: GilCell<i64> = GilCell::new(0);
 
-fn flags_and_mask(args: &Args, function: &str) -> PyResult<(i64, i64)> {
-    let [new, mask] = args.bind(function, ["new_flags", "mask"], 0)?;
+fn flags_and_mask(args: &Args, function: &str, name: &str) -> PyResult<(i64, i64)> {
+    let [new, mask] = args.bind(function, [name, "mask"], 0)?;
     let number = |value: Option<*mut ffi::PyObject>| value.map_or(Ok(-1), |value| Obj::borrowed(value).to_i64());
     let (new, mask) = (number(new)?, number(mask)?);
-    if new < -1 || (new != -1 && new & !PICKLE_FLAGS != 0) {
-        return Err(value_error("undefined bits in flags"));
-    }
-    if mask < -1 || (mask != -1 && mask & !PICKLE_FLAGS != 0) {
-        return Err(value_error("undefined bits in mask"));
+    if new != -1 && new & mask & !PICKLE_FLAGS != 0 {
+        return Err(value_error("you must not set an undefined pickle-flag"));
     }
     Ok((new, mask))
 }
@@ -232,7 +229,7 @@ fn changed(old: i64, new: i64, mask: i64) -> i64 {
 }
 
 fn pickle_flags(args: Args) -> PyResult<Obj> {
-    let (new, mask) = flags_and_mask(&args, "pickle_flags")?;
+    let (new, mask) = flags_and_mask(&args, "pickle_flags", "new_flags")?;
     let runtime = Runtime::get()?;
     let old = runtime.pickle_flags.get();
     runtime.pickle_flags.set(changed(old, new, mask));
@@ -240,7 +237,7 @@ fn pickle_flags(args: Args) -> PyResult<Obj> {
 }
 
 fn pickle_flags_default(args: Args) -> PyResult<Obj> {
-    let (new, mask) = flags_and_mask(&args, "pickle_flags_default")?;
+    let (new, mask) = flags_and_mask(&args, "pickle_flags_default", "new_default")?;
     let old = *PICKLE_DEFAULT.get();
     *PICKLE_DEFAULT.get() = changed(old, new, mask);
     Obj::int(old)
@@ -444,7 +441,7 @@ pub(crate) fn methods() -> Vec<ffi::PyMethodDef> {
         method!(
             c"pickle_flags_default",
             pickle_flags_default,
-            c"pickle_flags_default(new_flags=-1, mask=-1)\n--\n\n\
+            c"pickle_flags_default(new_default=-1, mask=-1)\n--\n\n\
                 Set the pickling flags that threads begin with, and return those before. As `pickle_flags`."
         ),
         method!(

@@ -155,6 +155,9 @@ pub(crate) struct Tasklet {
     pub(crate) block_trap: Cell<bool>,
     /// The watchdog wanted to interrupt it and could not.
     pub(crate) interrupt_pending: Cell<bool>,
+    /// The last count of instructions that has seen its frames (3.12 and newer).
+    #[cfg_attr(not(Py_3_12), expect(dead_code, reason = "3.11 counts in another way"))]
+    pub(crate) counted: Cell<u32>,
     pub(crate) signalled: Cell<bool>,
     why: Cell<Why>,
     since: Cell<u64>,
@@ -192,6 +195,7 @@ impl Tasklet {
             ignore_nesting: Cell::new(false),
             block_trap: Cell::new(false),
             interrupt_pending: Cell::new(false),
+            counted: Cell::new(0),
             signalled: Cell::new(false),
             why: Cell::new(Why::Nothing),
             since: Cell::new(0),

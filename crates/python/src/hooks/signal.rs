@@ -37,7 +37,10 @@ fn dispatch(args: Args) -> PyResult<Obj> {
             NOTED.get().push(signum);
             let main = runtime.chief();
             main.signalled.set(true);
-            main.set_wake(world::Wake::Signal);
+            let queued = world().state(main.id()) == lissom_sched::State::Queued;
+            if !queued {
+                main.set_wake(world::Wake::Signal);
+            }
             world::make_runnable(main);
             if !runtime.on_errand() {
                 world().make_head(main.id());

@@ -180,7 +180,8 @@ impl Runtime {
     pub(super) fn signalled(&self) {
         let chief = self.chief();
         chief.signalled.set(true);
-        if world().state(chief.id()) == State::Parked {
+        let queued = world().state(chief.id()) == State::Queued;
+        if !queued {
             chief.set_wake(Wake::Signal);
         }
         world::make_runnable(chief);

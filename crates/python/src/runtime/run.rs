@@ -84,7 +84,7 @@ impl Runtime {
         if watchdog {
             watchdog::start(self, &how)?;
         }
-        let (threadblock, impatient) = (how.threadblock, how.timeout > 0);
+        let (threadblock, impatient) = (how.threadblock, how.timeout > 0 && !how.threadblock);
         let runner = Runner { serial, tasklet: me, token: me.begin_wait(), watchdog, threadblock, impatient };
         self.runners.borrow_mut().push(runner);
         // Taken out of the thread state: to end the count calls the interpreter.

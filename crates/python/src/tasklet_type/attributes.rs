@@ -257,7 +257,9 @@ fn repr_text(tasklet: &Tasklet) -> String {
         }
         .to_owned()
     };
-    format!("<lissom.tasklet {what} at {:p}>", tasklet.ptr())
+    // SAFETY: a valid object has a type with a name.
+    let name = unsafe { std::ffi::CStr::from_ptr((*ffi::Py_TYPE(tasklet.ptr())).tp_name) };
+    format!("<{} {what} at {:p}>", name.to_string_lossy(), tasklet.ptr())
 }
 
 pub(super) unsafe extern "C" fn slot_repr(slf: *mut PyObject) -> *mut PyObject {

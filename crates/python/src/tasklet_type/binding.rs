@@ -28,6 +28,7 @@ pub(super) fn bind(args: Args) -> PyResult<Obj> {
         return Err(runtime_error("the tasklet was not bound to a function"));
     }
     tasklet.unbind();
+    drop(tasklet.pending.take());
     if !with_arguments {
         tasklet.set_phase(if func.is_some() { Phase::Bound } else { Phase::Unbound });
         let old = tasklet.carried.replace(func.map_or(Carried::Nothing, Carried::Value));
@@ -119,7 +120,7 @@ pub(super) unsafe extern "C" fn slot_call(
 
 pub(super) fn bind_thread(args: Args) -> PyResult<Obj> {
     let tasklet = of(args.slf());
-    let [target] = args.unpack("bind_thread", 0)?;
+    let [target] = args.at_most("bind_thread")?;
     let target = match target.map(Obj::borrowed) {
         None => None,
         Some(target) => {

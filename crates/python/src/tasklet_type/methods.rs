@@ -107,14 +107,13 @@ fn run_or_switch(tasklet: &Tasklet, site: Option<usize>) -> PyResult<Obj> {
         }
     }
     make_queued(tasklet)?;
-    drop(me.carried.replace(crate::tasklet::Carried::Nothing));
     if leave && !itself {
         world().remove(me.id());
         // The scheduler's reference is dropped by whoever runs next.
         runtime.drop_later(me.release());
     } else if leave {
-        // Alone, it would only wait for itself.
-        return Ok(Obj::none());
+        // It would only wait for itself.
+        return me.claim();
     }
     world().make_head(tasklet.id());
     me.site.set(site.unwrap_or(0));

@@ -78,17 +78,15 @@ pub(super) fn throw_method(args: Args) -> PyResult<Obj> {
 /// # Errors
 /// `TypeError` in the words of Stackless if the first argument is no exception class; what calling it raises.
 pub(crate) fn made_of(args: &Args, function: &str, full_name: &str) -> PyResult<Exc> {
+    args.no_keywords(function)?;
     let Some(class) = args.get(0) else {
-        return Err(type_error(&format!("{function}() takes at least 1 argument (0 given)")));
+        return Err(type_error(&format!("{function}() takes at least 1 argument")));
     };
     // SAFETY: a valid reference.
     if unsafe { ffi::PyExceptionClass_Check(class) } == 0 {
         return Err(type_error(&format!("{full_name} needs Exception or string subclass as first parameter")));
     }
-    let (rest, keywords) = args.collect(1)?;
-    if keywords.is_some() {
-        return Err(type_error(&format!("{function}() takes no keyword arguments")));
-    }
+    let (rest, _) = args.collect(1)?;
     // SAFETY: a class and a tuple.
     Exc::instance(Obj::owned(unsafe { ffi::PyObject_CallObject(class, rest.ptr()) })?)
 }

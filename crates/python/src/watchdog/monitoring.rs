@@ -4,10 +4,17 @@ use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
 use crate::object::{Obj, PyResult, Raised, clear_error, runtime_error};
+use crate::runtime::Runtime;
 use crate::world::GilCell;
 
 /// The tool that is registered with `sys.monitoring`, while one is.
 static TOOL: GilCell<Option<i64>> = GilCell::new(None);
+
+/// The code that is counted by itself, because it was being executed by a parked tasklet when the count began.
+static CODES: GilCell<Vec<Obj>> = GilCell::new(Vec::new());
+
+/// Which count this is: a tasklet's frames are looked at once in each.
+static EPOCH: GilCell<u32> = GilCell::new(0);
 
 /// The ids without a fixed meaning come first, the interpreter's own suggestions for others last.
 const TOOLS: [i64; 5] = [4, 3, 2, 1, 0];
@@ -43,6 +50,7 @@ fn callback() -> PyResult<Obj> {
 /// # Errors
 /// `RuntimeError` if every tool id is taken.
 pub(super) fn switch_on() -> PyResult<()> {
+    *EPOCH.get() += 1;
     let monitoring = monitoring()?;
     let name = Obj::str("lissom.run")?;
     let tool = TOOLS.into_iter().find_map(|tool| {
@@ -77,6 +85,10 @@ pub(super) fn switch_off() {
     let result = monitoring().and_then(|monitoring| {
         let tool = Obj::int(tool)?;
         let event = monitoring.attr(c"events")?.attr(c"INSTRUCTION")?;
+        let codes = std::mem::take(&mut *CODES.get());
+        for code in codes {
+            monitoring.attr(c"set_local_events")?.call([&tool, &code, &Obj::int(0)?])?;
+        }
         monitoring.attr(c"set_events")?.call([&tool, &Obj::int(0)?])?;
         monitoring.attr(c"register_callback")?.call([&tool, &event, &Obj::none()])?;
         monitoring.attr(c"free_tool_id")?.call([&tool]).map(drop)
@@ -86,6 +98,37 @@ pub(super) fn switch_off() {
     }
 }
 
-/// The count covers every tasklet: there is nothing to attach to one.
-#[inline]
-pub(crate) fn attach() {}
+/// Has the code of the running tasklet counted, which goes on in the middle of its functions.
+///
+/// When the events are switched on, the interpreter rewrites the code that is being executed; it finds it by the frames of
+/// its threads, so not that of parked tasklets. All other code is rewritten when it is next called.
+pub(crate) fn attach() {
+    let Some(runtime) = Runtime::current() else { return };
+    let epoch = *EPOCH.get();
+    if !runtime.watch().active.get() || runtime.me().counted.replace(epoch) == epoch {
+        return;
+    }
+    if count_frames_of(runtime).is_err() {
+        crate::object::write_unraisable(None);
+    }
+}
+
+fn count_frames_of(runtime: &Runtime) -> PyResult<()> {
+    let tool = *TOOL.get();
+    let Some(tool) = tool else { return Ok(()) };
+    let monitoring = monitoring()?;
+    let event = monitoring.attr(c"events")?.attr(c"INSTRUCTION")?;
+    // SAFETY: T2: the runtime is that of the calling thread; a new reference or null.
+    let mut frame = Obj::owned_or_none(unsafe { ffi::PyThreadState_GetFrame(runtime.tstate()) }.cast());
+    while let Some(inner) = frame {
+        let code = inner.attr(c"f_code")?;
+        let known = CODES.get().iter().any(|known| known.ptr() == code.ptr());
+        if !known {
+            monitoring.attr(c"set_local_events")?.call([&Obj::int(tool)?, &code, &event])?;
+            CODES.get().push(code);
+        }
+        // SAFETY: a frame; a new reference or null.
+        frame = Obj::owned_or_none(unsafe { ffi::PyFrame_GetBack(inner.ptr().cast()) }.cast());
+    }
+    Ok(())
+}
