@@ -156,7 +156,6 @@ pub(crate) struct Tasklet {
     /// The watchdog wanted to interrupt it and could not.
     pub(crate) interrupt_pending: Cell<bool>,
     /// The last count of instructions that has seen its frames (3.12 and newer).
-    #[cfg_attr(not(Py_3_12), expect(dead_code, reason = "3.11 counts in another way"))]
     pub(crate) counted: Cell<u32>,
     pub(crate) signalled: Cell<bool>,
     why: Cell<Why>,
