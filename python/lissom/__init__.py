@@ -23,6 +23,7 @@ class `tasklet` and the exception `TaskletExit`. Between them: `channel`. Time l
 `TaskletPoolExecutor`.
 """
 
+import os as _os
 from typing import TYPE_CHECKING
 
 try:
@@ -104,6 +105,16 @@ def __getattr__(name: str) -> object:
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
+
+if any(name in _os.environ for name in ("LISSOM_DUMP_SIGNAL", "LISSOM_BLOCKED_MS", "LISSOM_TOP")):
+    from lissom import _cli
+    from lissom import inspect as inspect
+
+    try:
+        inspect._start_from_environment()
+    except ImportError as _error:
+        _cli.refuse_command(_error)
+        raise
 
 __version__ = "0.1.0"
 

@@ -7,7 +7,7 @@ use crate::object::{Obj, PyResult, runtime_error, timeout_error, type_error, val
 use crate::runtime::{Runtime, deadline_in, now};
 use crate::tasklet::Why;
 use crate::world::Wake;
-use crate::{hooks, jobs, lifecycle, primitives, select, stackless, tasklet_type};
+use crate::{hooks, jobs, lifecycle, monitor, primitives, select, stackless, tasklet_type};
 
 fn callable(args: &Args, function: &str) -> PyResult<Obj> {
     let Some(func) = args.get(0) else {
@@ -235,6 +235,8 @@ fn own_methods() -> Vec<ffi::PyMethodDef> {
         method!(c"_wake", primitives::wake, c"_wake(key, count=1)\n--\n\n"),
         method!(c"_join_any", primitives::join_any, c"_join_any(tasklets, timeout=None)\n--\n\n"),
         method!(c"_tasklets", primitives::all_tasklets, c"_tasklets()\n--\n\n"),
+        method!(c"_watch_blocked", monitor::watch_blocked, c"_watch_blocked(milliseconds)\n--\n\n"),
+        method!(c"_serve", monitor::serve, c"_serve(path)\n--\n\n"),
         method!(c"_stats", primitives::stats, c"_stats()\n--\n\n"),
         method!(c"_end", lifecycle::end, c"_end()\n--\n\n"),
         method!(c"_after_fork", lifecycle::after_fork, c"_after_fork()\n--\n\n"),

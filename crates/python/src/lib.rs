@@ -29,6 +29,7 @@ mod hooks;
 mod jobs;
 mod lifecycle;
 mod lock;
+mod monitor;
 mod object;
 mod primitives;
 mod runtime;

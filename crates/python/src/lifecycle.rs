@@ -9,7 +9,7 @@ use crate::object::{Exc, Obj, PyResult, Raised, check, clear_error, write_unrais
 use crate::runtime::{Run, Runtime, deadline_in};
 use crate::tasklet::{Phase, Tasklet};
 use crate::world;
-use crate::{hooks, jobs, tasklet_type};
+use crate::{hooks, jobs, monitor, tasklet_type};
 
 /// How often a tasklet that survives `TaskletExit` is killed again, as in Stackless.
 const ATTEMPTS: usize = 10;
@@ -80,6 +80,7 @@ pub(crate) fn end(args: Args) -> PyResult<Obj> {
     }
     hooks::remove();
     jobs::shutdown();
+    monitor::shutdown();
     Ok(Obj::none())
 }
 
@@ -129,6 +130,7 @@ pub(crate) fn end_with_thread() -> PyResult<()> {
 
 extern "C" fn forked() {
     jobs::after_fork();
+    monitor::after_fork();
     hooks::forked();
 }
 

@@ -100,6 +100,12 @@ pub(crate) fn runtime_of(thread: ThreadId) -> Option<&'static Runtime> {
     unsafe { runtime.as_ref() }
 }
 
+/// The runtimes of all threads.
+pub(crate) fn runtimes() -> Vec<&'static Runtime> {
+    // SAFETY: as in `runtime_of`.
+    RUNTIMES.get().iter().filter_map(|runtime| unsafe { runtime.as_ref() }).collect()
+}
+
 /// The thread with this ident, if it has a scheduler.
 pub(crate) fn thread_with(ident: u64) -> Option<ThreadId> {
     let runtimes = RUNTIMES.get();
