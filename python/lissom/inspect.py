@@ -119,7 +119,7 @@ def _grouped(infos: Iterable[TaskletInfo]) -> list[tuple[TaskletInfo, int, float
 
 
 def dump(file: IO[str] | None = None) -> None:
-    """Print every tasklet to `file`, ``sys.stderr`` by default: state, what it waits for and since when, full stack.
+    """Print every tasklet to ``file``, ``sys.stderr`` by default: state, what it waits for and since when, full stack.
 
     Tasklets at the same place are printed once, with their number. Switches only if the file would block.
     """

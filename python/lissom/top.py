@@ -1,7 +1,7 @@
 """A live view of the tasklets of a running program: ``python -m lissom.top PID``.
 
-The program must have been started with ``LISSOM_TOP=1`` or have called `lissom.inspect.serve`. On CPython 3.14 and newer
-it is asked to do so through ``sys.remote_exec`` if it has not, which the system must allow (ptrace).
+The program must have been started with ``LISSOM_TOP=1`` or have called `lissom.inspect.serve`. On CPython 3.14 and
+newer it is asked to do so through ``sys.remote_exec`` if it has not, which the system must allow (ptrace).
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ pub(crate) fn define() -> PyResult<Obj> {
         ffi::PyMethodDef::zeroed(),
     );
     let doc = c"atomic()\n--\n\n\
-        A ``with`` block in which the running tasklet is not interrupted by the watchdog of `run`.\n\n\
+        A ``with`` block in which the running tasklet is not interrupted by the watchdog of `lissom.run`.\n\n\
         Sets the tasklet's flag ``atomic`` and restores it. An interrupt that came meanwhile is made up for\n\
         at the end of the block. Tasklets never lose the thread to each other without such a watchdog, and\n\
         the block keeps nobody from switching by a call. As in Stackless, except that other OS threads may\n\

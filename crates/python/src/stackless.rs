@@ -348,7 +348,7 @@ pub(crate) fn methods() -> Vec<ffi::PyMethodDef> {
                 Return ``(main, current, runcount)`` of a thread, by default of the calling one.\n\n\
                 Never switches. The first two are tasklets, or None for a thread without a scheduler or without\n\
                 a tasklet that can run. Raises RuntimeError for an id that is no thread's. With bit 31 in\n\
-                ``flags`` the callers of `run` are added, as in Stackless."
+                ``flags`` the callers of `lissom.run` are added, as in Stackless."
         ),
         method!(
             c"getthreads",
@@ -396,7 +396,7 @@ pub(crate) fn methods() -> Vec<ffi::PyMethodDef> {
             c"set_error_handler(handler=None, /)\n--\n\n\
                 Have ``handler(type, value, traceback)`` called for what ends a tasklet as an exception.\n\n\
                 Never switches. Process-wide; None takes it off. Called in the dying tasklet, for those made as\n\
-                ``tasklet(func)``; without a handler the exception is raised in the innermost `run` or in the\n\
+                ``tasklet(func)``; without a handler the exception is raised in the innermost `lissom.run` or in the\n\
                 main tasklet, and so is what the handler raises itself.\n\n\
                 Returns the handler before, or None. Raises TypeError for what is not callable. As in Stackless."
         ),

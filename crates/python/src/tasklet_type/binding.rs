@@ -23,8 +23,7 @@ pub(super) fn bind(args: Args) -> PyResult<Obj> {
     if func.is_some() {
         share_context(Runtime::get()?, tasklet)?;
     }
-    let bound = !matches!(&*tasklet.carried.borrow(), Carried::Nothing) || func.is_some();
-    if with_arguments && !bound {
+    if with_arguments && func.is_none() && !has_function(tasklet) {
         return Err(runtime_error("the tasklet was not bound to a function"));
     }
     tasklet.unbind();
@@ -43,6 +42,16 @@ pub(super) fn bind(args: Args) -> PyResult<Obj> {
     }
     result?;
     Ok(tasklet.object())
+}
+
+/// Whether there is something in `tempval` that could be the function.
+fn has_function(tasklet: &Tasklet) -> bool {
+    let none = Obj::none();
+    match &*tasklet.carried.borrow() {
+        Carried::Nothing => false,
+        Carried::Itself => true,
+        Carried::Value(func) => func.ptr() != none.ptr(),
+    }
 }
 
 fn check_types(func: Option<&Obj>, args: Option<&Obj>, kwargs: Option<&Obj>) -> PyResult<()> {
