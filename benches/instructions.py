@@ -1,9 +1,9 @@
-"""Count the instructions of one switch, one message, one spawn, with callgrind: what a clock on a shared machine cannot tell.
+"""Count the instructions of one switch, one message, one spawn: what a clock on a shared machine cannot tell.
 
     python benches/instructions.py [label=path ...]
 
-Each path is a folder to put in front of ``PYTHONPATH``, to compare builds; without one, the installed lissom is measured. Prints
-a table in reStructuredText. Needs valgrind.
+Each path is a folder to put in front of ``PYTHONPATH``, to compare builds; without one, the installed lissom is
+measured. Prints a table in reStructuredText. Needs valgrind, whose callgrind counts.
 """
 
 from __future__ import annotations

@@ -274,6 +274,21 @@ def test_threadblock_waits_for_other_threads(timeout: int) -> None:
         thread.join()
 
 
+@pytest.mark.timeout(10)
+def test_threadblock_ends_with_the_last_tasklet() -> None:
+    # Only a last tasklet that blocks makes it wait; one that ends does not.
+    channel, release = stackless.channel(), threading.Event()
+    task = stackless.tasklet(channel.receive)()
+    thread = threading.Thread(target=lambda: (channel.send(None), release.wait()))
+    thread.start()
+    try:
+        assert stackless.run(threadblock=True) is None
+        assert not task.alive
+    finally:
+        release.set()
+        thread.join()
+
+
 def test_run_without_threadblock_does_not_wait_for_other_threads() -> None:
     channel, release = stackless.channel(), threading.Event()
     task = stackless.tasklet(channel.receive)()

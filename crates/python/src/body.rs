@@ -66,8 +66,7 @@ fn execute(tasklet: &Tasklet) -> Outcome {
         return Err(exception);
     }
     // The cells keep what is called with, where the collector sees it; nobody replaces it while the tasklet is alive.
-    let part = |cell: &std::cell::RefCell<Option<Obj>>| cell.borrow().as_ref().map(Obj::ptr);
-    let (func, args, kwargs) = (part(&tasklet.func), part(&tasklet.args), part(&tasklet.kwargs));
+    let (func, args, kwargs) = (tasklet.func.ptr(), tasklet.args.ptr(), tasklet.kwargs.ptr());
     let (Some(func), Some(args)) = (func, args) else {
         return Err(exception_of(|| object::runtime_error("the tasklet was not bound to a function")));
     };
@@ -77,7 +76,7 @@ fn execute(tasklet: &Tasklet) -> Outcome {
     // In the report of what has ended a thread its function is named.
     let func = tasklet.func.take().filter(|_| tasklet.thread.get() && outcome.is_err());
     tasklet.unbind();
-    *tasklet.func.borrow_mut() = func;
+    drop(tasklet.func.replace(func));
     outcome
 }
 

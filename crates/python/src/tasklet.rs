@@ -21,7 +21,6 @@ use pyo3_ffi::PyObject;
 
 use crate::bomb;
 use crate::object::{Exc, Obj, PyResult};
-use crate::select::Selecting;
 use crate::tstate::{Identity, Saved};
 use crate::world::{Token, Wake};
 
@@ -133,13 +132,44 @@ pub(crate) enum Carried {
 /// Who waits in `join`. Behind one pointer: most tasklets are never joined while they live.
 type Joiners = Vec<Token>;
 
-/// The object behind `lissom.tasklet`.
+/// An object or none, in one word.
+#[derive(Default)]
+pub(crate) struct Slot(Cell<Option<Obj>>);
+
+impl Slot {
+    /// The object, borrowed: valid until the slot is changed.
+    pub(crate) fn ptr(&self) -> Option<*mut PyObject> {
+        // SAFETY: only the pointer is read; nothing runs meanwhile (K3).
+        unsafe { (*self.0.as_ptr()).as_ref().map(Obj::ptr) }
+    }
+
+    /// A new reference.
+    pub(crate) fn get(&self) -> Option<Obj> {
+        self.ptr().map(Obj::borrowed)
+    }
+
+    /// Puts another object there; returns the one before, to be dropped where code may run.
+    pub(crate) fn replace(&self, object: Option<Obj>) -> Option<Obj> {
+        self.0.replace(object)
+    }
+
+    /// Takes the object out.
+    pub(crate) fn take(&self) -> Option<Obj> {
+        self.0.take()
+    }
+}
+
+/// The object behind `lissom.tasklet`. Ten thousands of them are parked at a time, so its size counts.
 #[repr(C)]
 pub(crate) struct Tasklet {
     ob_base: PyObject,
     pub(crate) weakrefs: *mut PyObject,
     id: TaskletId,
     wait_serial: Cell<u32>,
+    /// Milliseconds of the monotonic clock, wrapping.
+    since: Cell<u32>,
+    /// The last count of instructions that has seen its frames (3.12 and newer).
+    pub(crate) counted: Cell<u32>,
     phase: Cell<Phase>,
     held: Cell<bool>,
     wake: Cell<Wake>,
@@ -155,19 +185,15 @@ pub(crate) struct Tasklet {
     pub(crate) block_trap: Cell<bool>,
     /// The watchdog wanted to interrupt it and could not.
     pub(crate) interrupt_pending: Cell<bool>,
-    /// The last count of instructions that has seen its frames (3.12 and newer).
-    pub(crate) counted: Cell<u32>,
     pub(crate) signalled: Cell<bool>,
     why: Cell<Why>,
-    since: Cell<u64>,
-    /// Where the call in which it blocks or pauses ends on the caller's value stack; 0 while it does neither.
+    /// Where the call in which it blocks or pauses ends on the caller's value stack; 0 while it does neither. While it
+    /// selects, the address of its [`Selecting`](crate::select::Selecting).
     pub(crate) site: Cell<usize>,
-    /// While it selects: what it offers, and what has come of it.
-    pub(crate) selecting: Cell<*const Selecting>,
     link: Cell<Option<Link>>,
-    pub(crate) func: RefCell<Option<Obj>>,
-    pub(crate) args: RefCell<Option<Obj>>,
-    pub(crate) kwargs: RefCell<Option<Obj>>,
+    pub(crate) func: Slot,
+    pub(crate) args: Slot,
+    pub(crate) kwargs: Slot,
     pub(crate) carried: RefCell<Carried>,
     pub(crate) pending: RefCell<Option<Exc>>,
     pub(crate) outcome: RefCell<Option<Outcome>>,
@@ -199,11 +225,10 @@ impl Tasklet {
             why: Cell::new(Why::Nothing),
             since: Cell::new(0),
             site: Cell::new(0),
-            selecting: Cell::new(std::ptr::null()),
             link: Cell::new(None),
-            func: RefCell::new(None),
-            args: RefCell::new(None),
-            kwargs: RefCell::new(None),
+            func: Slot::default(),
+            args: Slot::default(),
+            kwargs: Slot::default(),
             carried: RefCell::new(Carried::Nothing),
             pending: RefCell::new(None),
             outcome: RefCell::new(None),
@@ -304,13 +329,13 @@ impl Tasklet {
         self.why.set(why);
     }
 
-    /// When the wait began, in nanoseconds of the monotonic clock.
-    pub(crate) fn since(&self) -> u64 {
-        self.since.get()
+    /// For how many milliseconds it has waited at the instant `now`, in nanoseconds of the monotonic clock.
+    pub(crate) fn waited(&self, now: u64) -> u32 {
+        ((now / 1_000_000) as u32).wrapping_sub(self.since.get())
     }
 
     pub(crate) fn set_since(&self, since: u64) {
-        self.since.set(since);
+        self.since.set((since / 1_000_000) as u32);
     }
 
     /// Notes that a wait is for the end of this tasklet.

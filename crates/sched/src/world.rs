@@ -112,9 +112,8 @@ impl World {
         (thread, main)
     }
 
-    /// Forgets a thread and its main tasklet. Other tasklets of it are left without a thread, in no list.
+    /// Forgets a thread. Its tasklets, the main one among them, are left without a thread, in no list.
     pub fn remove_thread(&mut self, thread: ThreadId) {
-        let main = self.main(thread);
         let orphans: Vec<usize> = self
             .nodes
             .iter()
@@ -125,7 +124,6 @@ impl World {
             self.remove(TaskletId::from_index(index));
             self.nodes[index].thread = None;
         }
-        self.nodes.remove(main.index());
         self.threads.remove(thread.index());
     }
 

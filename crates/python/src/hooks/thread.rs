@@ -157,7 +157,10 @@ fn set_sentinel(call: &Call) -> PyResult<Obj> {
 
 /// `_ThreadHandle.join(timeout=None)`.
 fn join(call: &Call) -> PyResult<Obj> {
-    let Some(ident_of_handle) = with_handle(call.slf, |entry| entry.ident) else { return join_real(call) };
+    let Some(ident_of_handle) = with_handle(call.slf, |entry| entry.ident) else {
+        // The hook stays in place for tasklets; real threads are none of its business when nothing is hooked.
+        return if super::installed() { join_real(call) } else { call.original() };
+    };
     let limit = given(call.named(0, "timeout"));
     let deadline = match &limit {
         // As for a lock: negative is for ever.

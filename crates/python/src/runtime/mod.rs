@@ -204,7 +204,6 @@ impl Runtime {
         RUNTIME.set(std::ptr::null());
         world::set_runtime(self.thread, std::ptr::null());
         self.collect_finished();
-        world::set_tasklet(self.root().id(), std::ptr::null_mut());
         // SAFETY: it runs, so what is saved of it is stale, and must not be taken for its own (K2).
         unsafe { self.root().saved().write(tstate::Saved::running()) };
         world().remove_thread(self.thread);

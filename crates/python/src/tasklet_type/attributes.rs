@@ -112,8 +112,10 @@ fn get_waits_since(slf: *mut PyObject) -> PyResult<Obj> {
     if !matches!(state, State::Blocked(..) | State::Parked) {
         return Ok(Obj::none());
     }
+    let now = crate::runtime::now();
+    let since = now as f64 / 1e9 - f64::from(of(slf).waited(now)) / 1e3;
     // SAFETY: the GIL is held.
-    Obj::owned(unsafe { ffi::PyFloat_FromDouble(of(slf).since() as f64 / 1e9) })
+    Obj::owned(unsafe { ffi::PyFloat_FromDouble(since) })
 }
 
 /// The tasklets before and behind a tasklet in its list: the ring is closed, the waiters of a channel have two ends.

@@ -12,7 +12,7 @@ use super::{context, of, set_context, throwing};
 use crate::body::tasklet_exit;
 use crate::object::{Exc, Obj, PyResult, Raised, clear_error, write_unraisable};
 use crate::runtime::Runtime;
-use crate::tasklet::{Carried, Phase, Tasklet, Why};
+use crate::tasklet::{Carried, Phase, Slot, Tasklet, Why};
 use crate::tstate::CallSite;
 use crate::world::{self, world};
 
@@ -22,7 +22,7 @@ const ATTEMPTS: usize = 10;
 pub(super) unsafe extern "C" fn slot_traverse(slf: *mut PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     let tasklet = of(slf);
     let cells = [&tasklet.func, &tasklet.args, &tasklet.kwargs];
-    let objects = cells.map(|cell| cell.try_borrow().ok().and_then(|object| object.as_ref().map(Obj::ptr)));
+    let objects = cells.map(Slot::ptr);
     let carried = match &*tasklet.carried.borrow() {
         Carried::Nothing | Carried::Itself => null_mut(),
         Carried::Value(value) => value.ptr(),

@@ -111,9 +111,10 @@ pub(crate) fn set_context(tasklet: &Tasklet, context: *mut PyObject) {
 pub(crate) fn spawn(runtime: &Runtime, func: Obj, args: Obj, kwargs: Option<Obj>) -> PyResult<Obj> {
     let object = new(runtime, type_object())?;
     let tasklet = of(object.ptr());
-    *tasklet.func.borrow_mut() = Some(func);
-    *tasklet.args.borrow_mut() = Some(args);
-    *tasklet.kwargs.borrow_mut() = kwargs;
+    // A fresh tasklet: there is nothing to drop.
+    tasklet.func.replace(Some(func));
+    tasklet.args.replace(Some(args));
+    tasklet.kwargs.replace(kwargs);
     tasklet.spawned.set(true);
     tasklet.set_phase(Phase::Ready);
     world().insert(tasklet.id());

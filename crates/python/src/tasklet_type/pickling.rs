@@ -8,7 +8,7 @@ use super::of;
 use crate::args::Args;
 use crate::object::{Obj, PyResult, runtime_error, type_error};
 use crate::runtime::Runtime;
-use crate::tasklet::{Carried, Phase, Tasklet};
+use crate::tasklet::{Carried, Phase, Slot, Tasklet};
 use crate::world::world;
 
 const ATOMIC: i64 = 1;
@@ -35,7 +35,7 @@ pub(super) fn reduce(args: Args) -> PyResult<Obj> {
     // SAFETY: the GIL is held.
     let frames = Obj::owned(unsafe { ffi::PyList_New(0) })?;
     if tasklet.phase() == Phase::Ready {
-        let part = |cell: &std::cell::RefCell<Option<Obj>>| cell.borrow().clone().unwrap_or_else(Obj::none);
+        let part = |slot: &Slot| slot.get().unwrap_or_else(Obj::none);
         let call = Obj::tuple([part(&tasklet.func), part(&tasklet.args), part(&tasklet.kwargs)])?;
         // SAFETY: a list and a valid reference.
         crate::object::check(unsafe { ffi::PyList_Append(frames.ptr(), call.ptr()) })?;

@@ -23,7 +23,7 @@ pub(crate) fn throw(tasklet: &Tasklet, exception: Exc, pending: bool) -> PyResul
     }
     let thread = world().thread_of(tasklet.id());
     let alive = tasklet.alive() || is_main(tasklet) || running(tasklet);
-    if thread.is_none() && tasklet.alive() && !exception.is(tasklet_exit()) {
+    if thread.is_none() && tasklet.alive() {
         return Err(runtime_error("tasklet has no thread"));
     }
     if thread.is_none() || !alive {
@@ -52,16 +52,25 @@ fn refuse_dead(tasklet: &Tasklet, exception: &Exc) -> PyResult<Obj> {
         let text = if no_thread { "tasklet has no thread" } else { "You cannot throw to a dead tasklet" };
         return Err(runtime_error(text));
     }
+    Ok(Obj::none())
+}
+
+/// Ends a tasklet whose thread has ended before it could start.
+fn drop_call(tasklet: &Tasklet) {
     if tasklet.phase() == Phase::Ready {
         tasklet.unbind();
         tasklet.set_phase(Phase::Unbound);
     }
-    Ok(Obj::none())
 }
 
 pub(super) fn kill(args: Args) -> PyResult<Obj> {
     let [pending] = args.bind("kill", ["pending"], 0)?;
     let pending = given(pending).map_or(Ok(false), |value| value.truth())?;
+    let homeless = world().thread_of(of(args.slf()).id()).is_none();
+    if homeless {
+        drop_call(of(args.slf()));
+        return Ok(Obj::none());
+    }
     throw(of(args.slf()), Exc::instance(Obj::borrowed(tasklet_exit()))?, pending)
 }
 
