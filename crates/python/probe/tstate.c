@@ -125,7 +125,6 @@ int main(void)
 #else
     FRAME(INSTRUCTION, instr_ptr)
 #endif
-    printf("pub(super) const STACK_REF_TAGS: usize = 0;\n");
 #else
     FRAME(STACK_POINTER, stackpointer)
     printf("pub(super) const STACK_REF_TAGS: usize = %d;\n", (int)Py_TAG_BITS);

@@ -167,16 +167,16 @@ fn before_action(runtime: &Runtime, channel: &Channel, slf: *mut PyObject, direc
     let partner = world().partner(channel.id, direction);
     let remote = partner.is_some_and(|partner| world().thread_of(partner) != Some(runtime.thread()));
     // The callback of an exchange with another thread comes after it, as in Stackless.
-    let result = if remote { Ok(()) } else { notify(runtime, slf, me, direction, partner.is_none()) };
-    let result = result.and_then(|()| {
-        let leaves = world().would_switch(channel.id, me.id(), direction);
-        let partner = world().partner(channel.id, direction);
-        if partner.is_none() {
-            refusal(channel, me)?;
-        }
-        if leaves && (partner.is_some() || runtime.somebody_would_go_on()) { runtime.check_trap() } else { Ok(()) }
-    });
-    result
+    if !remote {
+        notify(runtime, slf, me, direction, partner.is_none())?;
+    }
+    // The callback may have changed everything.
+    let leaves = world().would_switch(channel.id, me.id(), direction);
+    let partner = world().partner(channel.id, direction);
+    if partner.is_none() {
+        refusal(channel, me)?;
+    }
+    if leaves && (partner.is_some() || runtime.somebody_would_go_on()) { runtime.check_trap() } else { Ok(()) }
 }
 
 fn notify(runtime: &Runtime, slf: *mut PyObject, me: &Tasklet, direction: Direction, will_block: bool) -> PyResult<()> {

@@ -12,7 +12,7 @@
 use std::cell::Cell;
 
 use crate::callbacks;
-use crate::object::PyResult;
+use crate::object::{PyResult, Raised, clear_error};
 use crate::runtime::{Run, Runtime};
 use crate::tasklet::Tasklet;
 use crate::tstate;
@@ -108,7 +108,7 @@ fn time_is_up(runtime: &Runtime) -> PyResult<()> {
         || me.atomic.get()
         || runtime.in_callback()
         || runtime.on_errand()
-        || runtime.check_trap().map_err(|raised| drop(raised)).map_err(|()| crate::object::clear_error()).is_err()
+        || runtime.check_trap().map_err(|Raised| clear_error()).is_err()
         || !nesting_allows(runtime, me);
     if postponed {
         watch.left.set(watch.interval.get());

@@ -102,7 +102,11 @@ fn run_or_switch(tasklet: &Tasklet, site: Option<usize>) -> PyResult<Obj> {
             // What cannot run raises that, whatever is trapped.
             runtime.check_trap().or_else(|Raised| {
                 let runnable = tasklet.alive() || is_main(tasklet);
-                if runnable { Err(Raised) } else { Ok(clear_error()) }
+                if runnable {
+                    return Err(Raised);
+                }
+                clear_error();
+                Ok(())
             })?;
         }
     }

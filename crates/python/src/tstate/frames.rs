@@ -147,8 +147,18 @@ unsafe fn visit_one(object: *mut PyObject, visit: visitproc, arg: *mut c_void) -
 
 /// The object behind a word of a frame, if the frame owns a reference: from 3.14 on the low bits say so.
 fn owned(word: usize) -> *mut PyObject {
-    let borrowed = cfg!(Py_3_14) && word & offset::STACK_REF_TAGS != 0;
-    if borrowed { std::ptr::null_mut() } else { word as *mut PyObject }
+    if tags(word) != 0 { std::ptr::null_mut() } else { word as *mut PyObject }
+}
+
+/// The low bits of a word of a frame; no version before 3.14 uses them.
+fn tags(word: usize) -> usize {
+    #[cfg(Py_3_14)]
+    return word & offset::STACK_REF_TAGS;
+    #[cfg(not(Py_3_14))]
+    {
+        let _ = word;
+        0
+    }
 }
 
 /// A frame of the interpreter.
@@ -167,7 +177,7 @@ impl Frame {
     unsafe fn traverse(&self, site: CallSite, visit: visitproc, arg: *mut c_void) -> c_int {
         // SAFETY: fields of a frame (T1).
         let (owner, code) = unsafe { (self.0.add(offset::FRAME_OWNER).read(), self.word(offset::FRAME_CODE)) };
-        let code_object = (code & !offset::STACK_REF_TAGS) as *mut PyObject;
+        let code_object = (code - tags(code)) as *mut PyObject;
         // SAFETY: a code object, or `None` for a frame that stands for C code.
         let is_code = !code_object.is_null() && unsafe { ffi::Py_TYPE(code_object) == &raw mut ffi::PyCode_Type };
         if owner != offset::FRAME_OWNED_BY_THREAD || !is_code {
