@@ -129,6 +129,7 @@ int main(void)
     FRAME(STACK_POINTER, stackpointer)
     printf("pub(super) const STACK_REF_TAGS: usize = %d;\n", (int)Py_TAG_BITS);
 #endif
+    printf("pub(super) const FRAME_OWNED_BY_GENERATOR: u8 = %d;\n", (int)FRAME_OWNED_BY_GENERATOR);
     printf("pub(super) const FRAME_OWNED_BY_THREAD: u8 = %d;\n", (int)FRAME_OWNED_BY_THREAD);
     printf("pub(super) const CODE_NLOCALSPLUS: usize = %zu;\n", offsetof(PyCodeObject, co_nlocalsplus));
     printf("pub(super) const CODE_STACKSIZE: usize = %zu;\n", offsetof(PyCodeObject, co_stacksize));

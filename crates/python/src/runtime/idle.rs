@@ -73,12 +73,12 @@ impl Runtime {
 
     /// Nobody can run and nothing is pending: ends a `run()`, reports a deadlock, or says how long to wait for others.
     ///
-    /// `last` is who has run last, null after it has ended.
+    /// `last` is who has run last, null after it has ended: then a `run()` does not wait for other threads.
     #[inline(never)]
     pub(super) fn settle(&self, last: *const Tasklet) -> Option<Option<Duration>> {
         let others = deadlock::other_threads_exist();
         if let Some(runner) = self.innermost_runner()
-            && !(others && (runner.threadblock || deadlock::partner_may_come(self.thread)))
+            && !(others && (runner.threadblock && !last.is_null() || deadlock::partner_may_come(self.thread)))
         {
             runner.wake();
             return None;

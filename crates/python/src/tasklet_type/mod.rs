@@ -68,7 +68,7 @@ pub(crate) fn new_main(id: TaskletId) -> PyResult<Obj> {
     allocate(type_object(), id, Saved::running())
 }
 
-/// A new tasklet of `kind`, unbound, in the creator's context.
+/// A new tasklet of `kind`, unbound, without a context.
 pub(crate) fn new(runtime: &Runtime, kind: *mut ffi::PyTypeObject) -> PyResult<Obj> {
     let id = world().add_tasklet(runtime.thread());
     let object = match allocate(kind, id, Saved::running()) {
@@ -78,7 +78,6 @@ pub(crate) fn new(runtime: &Runtime, kind: *mut ffi::PyTypeObject) -> PyResult<O
             return Err(Raised);
         }
     };
-    share_context(runtime, of(object.ptr()))?;
     if hooks::threads_are_tasklets() {
         of(object.ptr()).set_identity(Identity::new(next_identity()));
     }
@@ -111,6 +110,7 @@ pub(crate) fn set_context(tasklet: &Tasklet, context: *mut PyObject) {
 pub(crate) fn spawn(runtime: &Runtime, func: Obj, args: Obj, kwargs: Option<Obj>) -> PyResult<Obj> {
     let object = new(runtime, type_object())?;
     let tasklet = of(object.ptr());
+    share_context(runtime, tasklet)?;
     // A fresh tasklet: there is nothing to drop.
     tasklet.func.replace(Some(func));
     tasklet.args.replace(Some(args));

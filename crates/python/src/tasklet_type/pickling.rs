@@ -3,7 +3,7 @@
 use lissom_sched::State;
 use pyo3_ffi as ffi;
 
-use super::attributes::running;
+use super::attributes::{is_main, running};
 use super::of;
 use crate::args::Args;
 use crate::object::{Obj, PyResult, runtime_error, type_error};
@@ -27,7 +27,7 @@ pub(super) fn reduce(args: Args) -> PyResult<Obj> {
     if running(tasklet) {
         return Err(runtime_error("You cannot __reduce__ the tasklet which is current."));
     }
-    if matches!(tasklet.phase(), Phase::Started | Phase::Lost) {
+    if matches!(tasklet.phase(), Phase::Started | Phase::Lost) || is_main(tasklet) {
         return Err(runtime_error(
             "a tasklet that has started cannot be pickled: only one that has not run yet, or has ended, can",
         ));

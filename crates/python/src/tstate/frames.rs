@@ -7,7 +7,8 @@
 //! * **F1**: a reference is visited only if the frame certainly owns it. To miss one only hides garbage; to visit one that
 //!   is not owned would free an object in use.
 //! * **F2**: of each complete frame on the data stack the function, the code, the namespace, the frame object and the local
-//!   variables are owned. Frames of generators are left to the generators; those of evaluation loops own nothing.
+//!   variables are owned. Frames of generators are left to the generators, but for the slots that those do not show while the
+//!   frame executes C code (up to 3.13: `_PyFrame_Traverse` stops at a stack top of -1); those of evaluation loops own nothing.
 //! * **F3**: the value stack is owned up to its top, where that is known: from 3.14 on the frame has it whenever C code
 //!   runs. Before, a frame has it only if it has called another Python function; else it is known for the innermost frame
 //!   alone, and only if that frame's instruction has called us directly: then our arguments lie on its value stack
@@ -180,7 +181,10 @@ impl Frame {
         let code_object = (code - tags(code)) as *mut PyObject;
         // SAFETY: a code object, or `None` for a frame that stands for C code.
         let is_code = !code_object.is_null() && unsafe { ffi::Py_TYPE(code_object) == &raw mut ffi::PyCode_Type };
-        if owner != offset::FRAME_OWNED_BY_THREAD || !is_code {
+        // SAFETY: as above.
+        let whole = owner == offset::FRAME_OWNED_BY_THREAD;
+        let slots_only = unsafe { self.is_left_to_us_by_a_generator(owner) };
+        if !is_code || !(whole || slots_only) {
             return 0;
         }
         // SAFETY: F2; the size is a field of the code object (T1).
@@ -193,7 +197,7 @@ impl Frame {
             ];
             (fixed, code_object.cast::<u8>().add(offset::CODE_NLOCALSPLUS).cast::<c_int>().read() as usize)
         };
-        for object in fixed {
+        for object in fixed.into_iter().filter(|_| whole) {
             // SAFETY: F2.
             let status = unsafe { visit_one(object, visit, arg) };
             if status != 0 {
@@ -259,6 +263,19 @@ impl Frame {
         _: *mut c_void,
     ) -> c_int {
         0
+    }
+
+    /// Whether a generator owns the frame and does not show its slots: up to 3.13 while the frame executes C code.
+    ///
+    /// # Safety
+    /// As for [`Saved::traverse`].
+    unsafe fn is_left_to_us_by_a_generator(&self, owner: u8) -> bool {
+        #[cfg(not(Py_3_14))]
+        // SAFETY: a field of a frame (T1).
+        let hidden = unsafe { self.0.add(offset::FRAME_STACK_TOP).cast::<c_int>().read() } < 0;
+        #[cfg(Py_3_14)]
+        let hidden = false;
+        hidden && owner == offset::FRAME_OWNED_BY_GENERATOR
     }
 
     /// How many entries of the value stack are certainly there and owned (F3).
