@@ -1,17 +1,17 @@
-"""Each test begins and ends with an idle scheduler: nothing queued, no run() active, no trap, no callback."""
+"""What the tests of the Stackless API share: an idle scheduler before and after each, and threads with schedulers."""
 
 from __future__ import annotations
 
 import gc
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import lissom
 import pytest
 import stackless
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture(autouse=True)
@@ -60,11 +60,84 @@ def clean_up() -> None:
     main.set_atomic(False)
     main.set_ignore_nesting(False)
     main.tempval = None
-    for _ in range(20):
-        left = [tasklet for tasklet in lissom._core._tasklets() if tasklet.alive and not tasklet.is_main]
-        if not left:
-            break
-        for tasklet in left:
-            tasklet.kill(pending=tasklet.thread_id != main.thread_id)
     del gc.garbage[:]
-    gc.collect()
+    # Collecting takes longer than most tests: only if there is something that may go by itself.
+    if alive():
+        gc.collect()
+    for _ in range(20):
+        for tasklet in alive():
+            tasklet.kill(pending=tasklet.thread_id != main.thread_id)
+
+
+def alive() -> list[stackless.tasklet]:
+    """Return the live tasklets, without the main ones."""
+    return [tasklet for tasklet in lissom._core._tasklets() if tasklet.alive and not tasklet.is_main]
+
+
+@pytest.fixture
+def remote_thread() -> type[Remote]:
+    """Make threads with tasklets: ``with remote_thread(function) as remote: remote.tasks[0].run()``."""
+    return Remote
+
+
+class Remote:
+    """A thread with paused tasklets, one for each function, which have not started unless `started` is true.
+
+    Its main tasklet calls `prepare`, and then waits on a channel, so that its tasklets run as they are queued. With
+    `busy` it waits without the scheduler instead: nothing runs meanwhile. When the block ends it calls `at_end`.
+    A test that ends the thread before that joins it.
+    """
+
+    def __init__(
+        self,
+        *functions: Callable[[], object],
+        busy: bool = False,
+        started: bool = False,
+        prepare: Callable[[Remote], object] = lambda remote: None,
+        at_end: Callable[[], object] = stackless.run,
+    ) -> None:
+        self.functions = functions
+        self.busy, self.started = busy, started
+        self.prepare, self.at_end = prepare, at_end
+        self.tasks: list[stackless.tasklet] = []
+        self.errors: list[BaseException] = []
+        self.ready, self.release = threading.Event(), threading.Event()
+        self.control = stackless.channel()
+        self.thread = threading.Thread(target=self.serve)
+
+    def serve(self) -> None:
+        """What the thread does."""
+        try:
+            self.main = stackless.getmain()
+            self.tasks.extend(stackless.tasklet(function, ()) for function in self.functions)
+            if self.started:
+                for task in self.tasks:
+                    task.run()
+            self.prepare(self)
+            self.ready.set()
+            if self.busy:
+                self.release.wait()
+            else:
+                self.control.receive()
+            self.at_end()
+        except BaseException as error:  # noqa: BLE001 (the test looks at it)
+            self.errors.append(error)
+        finally:
+            self.ready.set()
+
+    @property
+    def ident(self) -> int:
+        """The ident of the thread."""
+        assert self.thread.ident is not None
+        return self.thread.ident
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        self.ready.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release.set()
+        if not self.busy and self.thread.is_alive():
+            self.control.send(None)
+        self.thread.join()

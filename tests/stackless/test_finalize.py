@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING
@@ -283,6 +284,11 @@ def test_two_tasklets_that_wait_for_each_other_are_collected(ends: Ends) -> None
     assert [reference() for reference in references] == [None, None]
 
 
+@pytest.mark.xfail(
+    sys.version_info < (3, 14),
+    reason="a loop that has not been specialised keeps its generator where the collector cannot see it",
+    strict=True,
+)
 def test_cycle_through_a_generator_and_a_closure_is_collected(ends: Ends) -> None:
     def work() -> None:
         channel = stackless.channel()

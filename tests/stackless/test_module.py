@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import pickle
 import re
 import subprocess
@@ -86,7 +87,7 @@ def test_import_works_in_an_isolated_interpreter() -> None:
     # -E -s without the folder of the sources: what is installed must do.
     source = "import stackless; print(stackless.main is stackless.current, TaskletExit.__mro__[1].__name__)"
     done = subprocess.run([sys.executable, "-E", "-s", "-c", source], capture_output=True, text=True, check=False)
-    if "No module named 'stackless'" in done.stderr and "PYTHONPATH" in __import__("os").environ:
+    if "No module named 'stackless'" in done.stderr and "PYTHONPATH" in os.environ:
         pytest.skip("not installed: the sources are tried through PYTHONPATH")
     assert (done.stdout, done.stderr) == ("True SystemExit\n", "")
 
