@@ -11,6 +11,7 @@
 #include "internal/pycore_interpframe.h"
 #else
 #include "internal/pycore_frame.h"
+#include <opcode.h>
 #endif
 
 #ifdef Py_GIL_DISABLED
@@ -20,6 +21,44 @@
 #define FIELD(name) FIELD_AS(name, name)
 #define FIELD_AS(rust, field) printf("pub(super) const %s: usize = %zu;\n", #rust, offsetof(PyThreadState, field));
 #define IMPL(name) printf("pub(super) const %s: usize = %zu;\n", #name, offsetof(_PyThreadStateImpl, name));
+
+#if PY_VERSION_HEX < 0x030e0000
+/* How each opcode moves on. */
+enum { FORWARD = 1, BACK = 2, ENDS = 4 };
+static const unsigned char flow[256] = {
+    [FOR_ITER] = FORWARD, [SEND] = FORWARD, [JUMP_FORWARD] = FORWARD | ENDS,
+    [JUMP_BACKWARD] = BACK | ENDS, [JUMP_BACKWARD_NO_INTERRUPT] = BACK | ENDS,
+    [RETURN_VALUE] = ENDS, [RAISE_VARARGS] = ENDS, [RERAISE] = ENDS,
+#if PY_VERSION_HEX < 0x030c0000
+    [POP_JUMP_FORWARD_IF_FALSE] = FORWARD, [POP_JUMP_FORWARD_IF_TRUE] = FORWARD,
+    [POP_JUMP_FORWARD_IF_NONE] = FORWARD, [POP_JUMP_FORWARD_IF_NOT_NONE] = FORWARD,
+    [POP_JUMP_BACKWARD_IF_FALSE] = BACK, [POP_JUMP_BACKWARD_IF_TRUE] = BACK,
+    [POP_JUMP_BACKWARD_IF_NONE] = BACK, [POP_JUMP_BACKWARD_IF_NOT_NONE] = BACK,
+    [JUMP_IF_FALSE_OR_POP] = FORWARD, [JUMP_IF_TRUE_OR_POP] = FORWARD,
+#else
+    [POP_JUMP_IF_FALSE] = FORWARD, [POP_JUMP_IF_TRUE] = FORWARD,
+    [POP_JUMP_IF_NONE] = FORWARD, [POP_JUMP_IF_NOT_NONE] = FORWARD,
+    [RETURN_CONST] = ENDS, [INTERPRETER_EXIT] = ENDS,
+#endif
+};
+
+static void print_opcodes(void)
+{
+    printf("pub(super) const FOR_ITER: u8 = %d;\n", FOR_ITER);
+    printf("pub(super) const EXTENDED_ARG: u8 = %d;\n", EXTENDED_ARG);
+    printf("pub(super) const CACHE: u8 = %d;\n", CACHE);
+#ifdef STORE_FAST__STORE_FAST
+    printf("pub(super) const TWO_STORES: Option<u8> = Some(%d);\n", STORE_FAST__STORE_FAST);
+#else
+    printf("pub(super) const TWO_STORES: Option<u8> = None;\n");
+#endif
+    printf("pub(super) static FLOW: [u8; 256] = [");
+    for (int opcode = 0; opcode < 256; opcode++) {
+        printf("%d, ", flow[opcode]);
+    }
+    printf("];\n");
+}
+#endif
 
 int main(void)
 {
@@ -125,6 +164,9 @@ int main(void)
 #else
     FRAME(INSTRUCTION, instr_ptr)
 #endif
+    printf("pub(super) const CODE_UNITS: usize = %zu;\n", offsetof(PyCodeObject, co_code_adaptive));
+    printf("pub(super) const CODE_HANDLERS: usize = %zu;\n", offsetof(PyCodeObject, co_exceptiontable));
+    print_opcodes();
 #else
     FRAME(STACK_POINTER, stackpointer)
     printf("pub(super) const STACK_REF_TAGS: usize = %d;\n", (int)Py_TAG_BITS);

@@ -40,10 +40,14 @@ impl Args {
         if self.kwnames.is_null() && self.positional == 1 { self.get(0) } else { None }
     }
 
-    /// Where the arguments end, as an address: see [`crate::tstate::CallSite::Called`].
-    #[inline]
-    pub(crate) fn end(&self) -> usize {
-        self.values as usize + (self.positional + self.keywords()) * size_of::<usize>()
+    /// The arguments, those with names last.
+    pub(crate) fn values(&self) -> *const *mut PyObject {
+        self.values
+    }
+
+    /// How many arguments there are, those with names included.
+    pub(crate) fn count(&self) -> usize {
+        self.positional + self.keywords()
     }
 
     /// The object that the method was called on.

@@ -1,6 +1,8 @@
 //! The Python type `lissom.channel`.
 
-use lissom_sched::{ChannelId, Direction, Exchange, State};
+mod garbage;
+
+use lissom_sched::{ChannelId, Direction, Exchange};
 use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
@@ -11,6 +13,7 @@ use crate::object::{
 use crate::runtime::Runtime;
 use crate::tasklet::{Carried, Tasklet, Why};
 use crate::tasklet_type::made_of;
+use crate::tstate::Caller;
 use crate::world::{self, GilCell, Wake, world};
 use crate::{bomb, callbacks, select};
 
@@ -45,64 +48,10 @@ unsafe extern "C" fn slot_new(kind: *mut ffi::PyTypeObject, _: *mut PyObject, _:
     })
 }
 
-/// A tasklet that is blocked on the channel is kept by it: the scheduler's reference counts as the channel's.
-unsafe extern "C" fn slot_traverse(
-    slf: *mut PyObject,
-    visit: ffi::visitproc,
-    arg: *mut std::ffi::c_void,
-) -> std::ffi::c_int {
-    // SAFETY: a heap type's instances own a reference to it; the collector's own function and argument.
-    let status = unsafe { visit(ffi::Py_TYPE(slf).cast(), arg) };
-    if status != 0 {
-        return status;
-    }
-    let world = world();
-    for waiter in world.waiters(of(slf).id) {
-        let waiter = world::tasklet(waiter);
-        // Who selects is not kept by any one of its channels.
-        if waiter.held() && matches!(world.state(waiter.id()), State::Blocked(..)) {
-            // SAFETY: as above; the tasklet is alive, as the reference is held.
-            let status = unsafe { visit(waiter.ptr(), arg) };
-            if status != 0 {
-                return status;
-            }
-        }
-    }
-    0
-}
-
-/// Nothing to clear: the waiters are ended by their own finalisers, and leave then.
-unsafe extern "C" fn slot_clear(_: *mut PyObject) -> std::ffi::c_int {
-    0
-}
-
-unsafe extern "C" fn slot_dealloc(slf: *mut PyObject) {
-    // SAFETY: the interpreter's protocol for a collected heap type: untrack first.
-    unsafe { ffi::PyObject_GC_UnTrack(slf.cast()) };
-    // A waiter's frames refer to the channel, so none is left but those of a thread or process that is gone.
-    let id = of(slf).id;
-    let lost: Vec<_> = world().waiters(id).collect();
-    for tasklet in lost {
-        world().remove(tasklet);
-    }
-    world().remove_channel(id);
-    // SAFETY: the interpreter's protocol for a heap type: weak references, free, type.
-    unsafe {
-        if !(*slf.cast::<Channel>()).weakrefs.is_null() {
-            ffi::PyObject_ClearWeakRefs(slf);
-        }
-        let kind = ffi::Py_TYPE(slf);
-        if let Some(free) = (*kind).tp_free {
-            free(slf.cast());
-        }
-        ffi::Py_DECREF(kind.cast());
-    }
-}
-
 /// Performs one action on the channel: `Some` offer sends, `None` receives. Switches if it must.
 ///
 /// Values change hands through `carried`, the attribute `tempval`, on both sides.
-fn act(channel: &Channel, slf: *mut PyObject, site: usize, offer: Option<Obj>) -> PyResult<Obj> {
+fn act(channel: &Channel, slf: *mut PyObject, caller: Caller<'_>, offer: Option<Obj>) -> PyResult<Obj> {
     let runtime = Runtime::get()?;
     let me = runtime.me();
     let direction = if offer.is_some() { Direction::Send } else { Direction::Receive };
@@ -114,7 +63,7 @@ fn act(channel: &Channel, slf: *mut PyObject, site: usize, offer: Option<Obj>) -
     }
     let exchange = world().exchange(channel.id, me.id(), direction);
     let (partner, switch) = match exchange {
-        Exchange::WouldBlock => return block(runtime, channel, slf, site, direction, old),
+        Exchange::WouldBlock => return block(runtime, channel, slf, caller, direction, old),
         Exchange::SwitchTo(partner) | Exchange::Yield(partner) => (partner, true),
         Exchange::Continue(partner) | Exchange::Remote(partner) => (partner, false),
     };
@@ -156,7 +105,7 @@ pub(crate) fn id_of(object: &Obj) -> Option<ChannelId> {
 /// # Errors
 /// As for those.
 pub(crate) fn perform(channel: &Obj, offer: Option<Obj>) -> PyResult<Obj> {
-    act(of(channel.ptr()), channel.ptr(), 0, offer)
+    act(of(channel.ptr()), channel.ptr(), Caller::Ours, offer)
 }
 
 /// What only a callback or a trap asks for. After an error nothing has happened on the channel.
@@ -205,7 +154,7 @@ fn block(
     runtime: &Runtime,
     channel: &Channel,
     slf: *mut PyObject,
-    site: usize,
+    caller: Caller<'_>,
     direction: Direction,
     old: Carried,
 ) -> PyResult<Obj> {
@@ -219,22 +168,22 @@ fn block(
         Direction::Receive => Why::Receive(slf as usize),
     });
     me.set_since(runtime.clock());
-    me.site.set(site);
-    let result = loop {
-        me.set_wake(Wake::Event);
-        world().block(channel.id, me.id(), direction);
-        match runtime.switch() {
-            // A partner has come; or what was thrown in has been replaced through `tempval` by what is to be returned.
-            Ok(()) if me.wake() != Wake::Signal => break Ok(()),
-            // Woken early, by a signal whose handler returned normally: wait on.
-            Ok(()) => match retry(runtime, channel, me, direction) {
-                Some(result) => break result,
-                None => continue,
-            },
-            Err(Raised) => break Err(Raised),
+    let result = me.wait_in_call(slf, caller, || {
+        loop {
+            me.set_wake(Wake::Event);
+            world().block(channel.id, me.id(), direction);
+            match runtime.switch() {
+                // A partner has come; or what was thrown in has been replaced through `tempval` by what is to be returned.
+                Ok(()) if me.wake() != Wake::Signal => break Ok(()),
+                // Woken early, by a signal whose handler returned normally: wait on.
+                Ok(()) => match retry(runtime, channel, me, direction) {
+                    Some(result) => break result,
+                    None => continue,
+                },
+                Err(Raised) => break Err(Raised),
+            }
         }
-    };
-    me.site.set(0);
+    });
     me.set_why(Why::Nothing);
     if result.is_err() {
         let lost = me.carried.replace(Carried::Nothing);
@@ -271,19 +220,19 @@ fn send(args: Args) -> PyResult<Obj> {
         Some(value) => value,
         None => args.one("send")?,
     };
-    act(of(args.slf()), args.slf(), args.end(), Some(Obj::borrowed(value)))
+    act(of(args.slf()), args.slf(), Caller::With(&args), Some(Obj::borrowed(value)))
 }
 
 fn receive(args: Args) -> PyResult<Obj> {
     if !args.is_empty() {
         args.none("receive")?;
     }
-    act(of(args.slf()), args.slf(), args.end(), None)
+    act(of(args.slf()), args.slf(), Caller::With(&args), None)
 }
 
 /// Calls a method of the channel that a subclass may have replaced.
 fn send_bomb(args: &Args, exception: &Exc) -> PyResult<Obj> {
-    act(of(args.slf()), args.slf(), args.end(), Some(bomb::wrap(exception)?))?;
+    act(of(args.slf()), args.slf(), Caller::With(args), Some(bomb::wrap(exception)?))?;
     Ok(Obj::none())
 }
 
@@ -309,7 +258,7 @@ fn send_sequence(args: Args) -> PyResult<Obj> {
         let Some(item) = Obj::owned_or_none(unsafe { ffi::PyIter_Next(items.ptr()) }) else {
             return if error_is_set() { Err(Raised) } else { Obj::int(count) };
         };
-        act(of(args.slf()), args.slf(), args.end(), Some(item))?;
+        act(of(args.slf()), args.slf(), Caller::With(&args), Some(item))?;
         count += 1;
     }
 }
@@ -388,7 +337,7 @@ unsafe extern "C" fn slot_next(slf: *mut PyObject) -> *mut PyObject {
         // A subclass may have its own way to receive.
         // SAFETY: the type of a valid object.
         if unsafe { ffi::Py_TYPE(slf) } == type_object() {
-            act(channel, slf, 0, None)
+            act(channel, slf, Caller::Iterating, None)
         } else {
             Obj::borrowed(slf).attr(c"receive")?.call([])
         }
@@ -575,9 +524,9 @@ pub(crate) fn define() -> PyResult<Obj> {
     let slot = |slot: i32, pfunc: *mut std::ffi::c_void| ffi::PyType_Slot { slot, pfunc };
     let slots = vec![
         slot(ffi::Py_tp_new, slot_new as *mut _),
-        slot(ffi::Py_tp_traverse, slot_traverse as *mut _),
-        slot(ffi::Py_tp_clear, slot_clear as *mut _),
-        slot(ffi::Py_tp_dealloc, slot_dealloc as *mut _),
+        slot(ffi::Py_tp_traverse, garbage::slot_traverse as *mut _),
+        slot(ffi::Py_tp_clear, garbage::slot_clear as *mut _),
+        slot(ffi::Py_tp_dealloc, garbage::slot_dealloc as *mut _),
         slot(ffi::Py_tp_iter, slot_iter as *mut _),
         slot(ffi::Py_tp_iternext, slot_next as *mut _),
         slot(ffi::Py_tp_methods, methods.cast()),

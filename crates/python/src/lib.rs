@@ -94,7 +94,6 @@ fn init(module: &Obj) -> PyResult<()> {
     module.set_attr(c"bomb", &bomb::define()?)?;
     module.set_attr(c"Lock", &lock::define()?)?;
     module.set_attr(c"atomic", &atomic::define()?)?;
-    tstate::learn_opcodes()?;
     hooks::install_lasting()?;
     lifecycle::register(module)
 }

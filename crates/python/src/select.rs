@@ -34,7 +34,7 @@ pub(crate) struct Selecting {
 /// `me` has met a selecting partner, on whose case the values change hands.
 pub(crate) fn chosen(me: &Tasklet, partner: &Tasklet, case: usize, direction: Direction) {
     // SAFETY: set for as long as the partner waits, and it has not run since it was met.
-    let selecting = unsafe { &*(partner.site.get() as *const Selecting) };
+    let selecting = unsafe { &*partner.selecting.get() };
     selecting.chosen.set(Some(case));
     match direction {
         Direction::Send => {
@@ -126,9 +126,9 @@ fn wait(runtime: &Runtime, cases: &[Case], deadline: Option<u64>) -> PyResult<Op
     let selecting = Selecting { offers, chosen: Cell::new(None) };
     drop(me.carried.replace(Carried::Nothing));
     me.begin_wait();
-    me.site.set(std::ptr::from_ref(&selecting) as usize);
+    me.selecting.set(&selecting);
     let woken = runtime.park_selecting(Why::Select(cases.len()), deadline, &places);
-    me.site.set(0);
+    me.selecting.set(std::ptr::null());
     if woken? != Wake::Met {
         return Ok(None);
     }

@@ -7,6 +7,7 @@ use crate::callbacks;
 use crate::object::{Obj, PyResult, check, runtime_error, type_error, value_error};
 use crate::runtime::{Run, Runtime};
 use crate::tasklet::{Carried, Phase, Tasklet};
+use crate::tstate::Caller;
 use crate::world::{self, GilCell, world};
 use crate::{tasklet_type, tstate};
 
@@ -43,9 +44,7 @@ fn schedule_remove(args: Args) -> PyResult<Obj> {
     world().remove(me.id());
     // The scheduler's reference is dropped by whoever runs next. If it was the last one, the tasklet is finalised: killed.
     runtime.drop_later(me.release());
-    me.site.set(args.end());
-    let switched = runtime.switch();
-    me.site.set(0);
+    let switched = me.wait_in_call(args.slf(), Caller::With(&args), || runtime.switch());
     finish(me, switched)
 }
 

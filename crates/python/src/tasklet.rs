@@ -21,7 +21,8 @@ use pyo3_ffi::PyObject;
 
 use crate::bomb;
 use crate::object::{Exc, Obj, PyResult};
-use crate::tstate::{Identity, Saved};
+use crate::select::Selecting;
+use crate::tstate::{Caller, Identity, Saved, Site};
 use crate::world::{Token, Wake};
 
 /// Where a tasklet is in its life.
@@ -187,9 +188,10 @@ pub(crate) struct Tasklet {
     pub(crate) interrupt_pending: Cell<bool>,
     pub(crate) signalled: Cell<bool>,
     why: Cell<Why>,
-    /// Where the call in which it blocks or pauses ends on the caller's value stack; 0 while it does neither. While it
-    /// selects, the address of its [`Selecting`](crate::select::Selecting).
-    pub(crate) site: Cell<usize>,
+    /// The call in which it blocks or pauses, which lies on its stack; null while it does neither.
+    site: Cell<*const Site>,
+    /// While it selects: what it offers, and what has come of it.
+    pub(crate) selecting: Cell<*const Selecting>,
     link: Cell<Option<Link>>,
     pub(crate) func: Slot,
     pub(crate) args: Slot,
@@ -224,7 +226,8 @@ impl Tasklet {
             signalled: Cell::new(false),
             why: Cell::new(Why::Nothing),
             since: Cell::new(0),
-            site: Cell::new(0),
+            site: Cell::new(std::ptr::null()),
+            selecting: Cell::new(std::ptr::null()),
             link: Cell::new(None),
             func: Slot::default(),
             args: Slot::default(),
@@ -336,6 +339,22 @@ impl Tasklet {
 
     pub(crate) fn set_since(&self, since: u64) {
         self.since.set((since / 1_000_000) as u32);
+    }
+
+    /// Runs `wait`, which blocks or pauses this, the running tasklet, in a function of ours that was called on `slf`.
+    #[inline]
+    pub(crate) fn wait_in_call<R>(&self, slf: *mut PyObject, caller: Caller<'_>, wait: impl FnOnce() -> R) -> R {
+        let site = Site::new(slf, caller);
+        self.site.set(&site);
+        let result = wait();
+        self.site.set(std::ptr::null());
+        result
+    }
+
+    /// The call in which it blocks or pauses.
+    pub(crate) fn site(&self) -> Option<&Site> {
+        // SAFETY: null, or on the stack of the tasklet, which is in `wait_in_call`.
+        unsafe { self.site.get().as_ref() }
     }
 
     /// Notes that a wait is for the end of this tasklet.

@@ -1,28 +1,43 @@
 //! What the garbage collector sees of a tasklet, and how a tasklet dies that nobody refers to any more.
+//!
+//! # Invariants
+//! * **G1**: the frames of a started tasklet are shown while only those who refer to it can let it go on, and not while it
+//!   runs. All others are kept by the scheduler, so nothing that they refer to is garbage.
+//! * **G2**: they are shown only until the tasklet has been finalised. So the collector never comes to clear what frames refer
+//!   to that may still run: when it finds them to be garbage, the finaliser ends them, or gives the tasklet to others to keep.
+//! * **G3**: what a started tasklet was called with is not cleared: its frames borrow it.
 
 use std::ffi::{c_int, c_void};
+use std::ops::ControlFlow;
 use std::ptr::null_mut;
 
 use lissom_sched::State;
 use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
-use super::attributes::running;
+use super::attributes::{is_main, running};
 use super::{context, of, set_context, throwing};
 use crate::body::tasklet_exit;
-use crate::object::{Exc, Obj, PyResult, Raised, clear_error, write_unraisable};
+use crate::object::{Exc, Obj, PyResult, Raised, check, clear_error, write_unraisable};
 use crate::runtime::Runtime;
-use crate::tasklet::{Carried, Phase, Slot, Tasklet, Why};
-use crate::tstate::CallSite;
+use crate::tasklet::{Carried, Phase, Tasklet};
+use crate::tstate::Visitor;
 use crate::world::{self, world};
 
 /// How often a tasklet that survives is killed again, as in Stackless.
 const ATTEMPTS: usize = 10;
 
 pub(super) unsafe extern "C" fn slot_traverse(slf: *mut PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    let tasklet = of(slf);
+    // SAFETY: the collector's own function and argument.
+    match traverse(of(slf), unsafe { Visitor::new(visit, arg) }) {
+        ControlFlow::Continue(()) => 0,
+        ControlFlow::Break(status) => status,
+    }
+}
+
+fn traverse(tasklet: &Tasklet, visitor: Visitor) -> ControlFlow<c_int> {
     let cells = [&tasklet.func, &tasklet.args, &tasklet.kwargs];
-    let objects = cells.map(Slot::ptr);
+    let called = cells.map(|slot| slot.ptr().unwrap_or(null_mut()));
     let carried = match &*tasklet.carried.borrow() {
         Carried::Nothing | Carried::Itself => null_mut(),
         Carried::Value(value) => value.ptr(),
@@ -34,30 +49,34 @@ pub(super) unsafe extern "C" fn slot_traverse(slf: *mut PyObject, visit: ffi::vi
     };
     let pending = tasklet.pending.borrow().as_ref().map_or(null_mut(), |exception| exception.0.ptr());
     // SAFETY: a heap type's instances own a reference to it.
-    let kind: *mut PyObject = unsafe { ffi::Py_TYPE(slf) }.cast();
-    for object in objects.into_iter().flatten().chain([carried, outcome, pending, kind]) {
-        // SAFETY: the collector's own function and argument, with a valid object.
-        let status = if object.is_null() { 0 } else { unsafe { visit(object, arg) } };
-        if status != 0 {
-            return status;
-        }
+    let kind: *mut PyObject = unsafe { ffi::Py_TYPE(tasklet.ptr()) }.cast();
+    for object in called.into_iter().chain([carried, outcome, pending, kind]) {
+        // SAFETY: what the cells hold is owned.
+        unsafe { visitor.show(object) }?;
     }
-    if !is_left_alone(tasklet) {
-        return 0;
+    if !shows_state(tasklet) {
+        return ControlFlow::Continue(());
     }
-    // SAFETY: it has started, has not ended, and does not run.
-    unsafe { (*tasklet.saved()).traverse(call_site(tasklet), visit, arg) }
+    if let Some(identity) = tasklet.identity() {
+        // SAFETY: it is loaded only while the tasklet runs.
+        unsafe { (*identity).traverse(visitor) }?;
+    }
+    // SAFETY: it does not run, and has not ended.
+    unsafe { (*tasklet.saved()).traverse(tasklet.site(), visitor) }
 }
 
-fn call_site(tasklet: &Tasklet) -> CallSite {
-    match tasklet.why() {
-        Why::Receive(channel) if tasklet.site.get() == 0 => CallSite::Iterates(channel as *mut PyObject),
-        _ => CallSite::Called(tasklet.site.get()),
+/// Whether the saved state and the frames may be shown (G1, G2).
+fn shows_state(tasklet: &Tasklet) -> bool {
+    match tasklet.phase() {
+        // It has not started: there is a context and perhaps a trace function.
+        Phase::Bound | Phase::Ready => !is_main(tasklet) && !running(tasklet),
+        // SAFETY: a valid object of a collected type.
+        Phase::Started => is_left_alone(tasklet) && unsafe { ffi::PyObject_GC_IsFinalized(tasklet.ptr()) } == 0,
+        Phase::Unbound | Phase::Lost => false,
     }
 }
 
-/// Whether only those who refer to it can let the tasklet go on: it is paused, or blocked on a channel. All others are kept
-/// by the scheduler, so what they refer to is no garbage either.
+/// Whether only those who refer to it can let a started tasklet go on: it is paused, or blocked on a channel.
 fn is_left_alone(tasklet: &Tasklet) -> bool {
     if tasklet.phase() != Phase::Started {
         return false;
@@ -69,29 +88,39 @@ fn is_left_alone(tasklet: &Tasklet) -> bool {
 
 pub(super) unsafe extern "C" fn slot_clear(slf: *mut PyObject) -> c_int {
     let tasklet = of(slf);
-    // The frames of a started one borrow what they were called with.
-    if tasklet.phase() != Phase::Started {
-        tasklet.unbind();
+    if tasklet.phase() == Phase::Started {
+        return 0; // G3
     }
+    if shows_state(tasklet) {
+        context::forget_tracers(tasklet);
+        set_context(tasklet, null_mut());
+    }
+    tasklet.unbind();
     let rest = (tasklet.carried.replace(Carried::Nothing), tasklet.outcome.take(), tasklet.pending.take());
     drop(rest);
     0
 }
 
 /// PEP 442: a started tasklet that nobody refers to any more is killed, so that its `finally` blocks run.
-///
-/// One that pauses again and again is kept in `gc.garbage`.
 pub(super) unsafe extern "C" fn slot_finalize(slf: *mut PyObject) {
-    let tasklet = of(slf);
-    if tasklet.phase() != Phase::Started {
-        return;
+    if of(slf).phase() == Phase::Started {
+        end(of(slf));
     }
-    // SAFETY: finalisers keep the exception that is being handled (PEP 442).
+}
+
+/// Kills a tasklet that nobody refers to. One that blocks or pauses again and again is kept in `gc.garbage`.
+///
+/// The running tasklet may be in the middle of anything: the exception that it handles and its `tempval` stay as they are,
+/// and what is thrown into it while others run is raised when it next switches.
+fn end(tasklet: &Tasklet) {
+    // SAFETY: finalisers keep the exception that is set (PEP 442).
     let handled = unsafe { ffi::PyErr_Occurred() };
     let handled = (!handled.is_null()).then(Exc::take);
+    let me = Runtime::current().map(Runtime::me);
+    let carried = me.map(|me| me.carried.replace(Carried::Nothing));
     for _ in 0..ATTEMPTS {
         if kill(tasklet).is_err() {
-            write_unraisable(None);
+            postpone(me);
         }
         // What waits for something else, or is queued, is kept by the scheduler.
         if !is_left_alone(tasklet) {
@@ -101,24 +130,39 @@ pub(super) unsafe extern "C" fn slot_finalize(slf: *mut PyObject) {
     if is_left_alone(tasklet) && keep(tasklet).is_err() {
         write_unraisable(Some(&tasklet.object()));
     }
+    if let (Some(me), Some(carried)) = (me, carried) {
+        drop(me.carried.replace(carried));
+    }
     if let Some(exception) = handled {
         exception.restore();
     }
 }
 
 fn kill(tasklet: &Tasklet) -> PyResult<()> {
-    let runtime = Runtime::current();
-    let must_wait = runtime.is_some_and(|runtime| {
-        let trapped = runtime.check_trap().map_err(|Raised| clear_error()).is_err();
-        trapped || runtime.on_errand()
-    });
-    throwing::throw(tasklet, Exc::instance(Obj::borrowed(tasklet_exit()))?, must_wait).map(drop)
+    let exit = Exc::instance(Obj::borrowed(tasklet_exit()))?;
+    let Some(runtime) = Runtime::current() else {
+        // It belongs to another thread. No reason to give this one a scheduler.
+        let old = (tasklet.pending.replace(Some(exit)), tasklet.carried.replace(Carried::Nothing));
+        world::make_runnable(tasklet);
+        drop(old);
+        return Ok(());
+    };
+    let trapped = runtime.check_trap().map_err(|Raised| clear_error()).is_err();
+    throwing::throw(tasklet, exit, trapped || runtime.on_errand()).map(drop)
+}
+
+/// Has the exception that is set raised in the running tasklet when it next switches.
+fn postpone(me: Option<&Tasklet>) {
+    match me {
+        Some(me) if me.pending.borrow().is_none() => *me.pending.borrow_mut() = Some(Exc::take()),
+        _ => write_unraisable(None),
+    }
 }
 
 fn keep(tasklet: &Tasklet) -> PyResult<()> {
     let garbage = Obj::import(c"gc")?.attr(c"garbage")?;
     // SAFETY: a list, unless the program has replaced it, and a valid reference.
-    crate::object::check(unsafe { ffi::PyList_Append(garbage.ptr(), tasklet.ptr()) })
+    check(unsafe { ffi::PyList_Append(garbage.ptr(), tasklet.ptr()) })
 }
 
 pub(super) unsafe extern "C" fn slot_dealloc(slf: *mut PyObject) {
@@ -128,22 +172,44 @@ pub(super) unsafe extern "C" fn slot_dealloc(slf: *mut PyObject) {
         if ffi::PyObject_CallFinalizerFromDealloc(slf) != 0 {
             return;
         }
+        if of(slf).phase() == Phase::Started {
+            return end_again(slf);
+        }
         ffi::PyObject_GC_UnTrack(slf.cast());
         let kind = ffi::Py_TYPE(slf);
         let tasklet = slf.cast::<Tasklet>();
         if !(*tasklet).weakrefs.is_null() {
             ffi::PyObject_ClearWeakRefs(slf);
         }
-        let id = (*tasklet).id();
-        if (*tasklet).phase() != Phase::Started {
-            context::forget_tracers(&*tasklet);
-            set_context(&*tasklet, null_mut());
-        }
-        world::forget(id, tasklet);
+        context::forget_tracers(&*tasklet);
+        set_context(&*tasklet, null_mut());
+        world::forget((*tasklet).id(), tasklet);
         std::ptr::drop_in_place(tasklet);
         if let Some(free) = (*kind).tp_free {
             free(slf.cast());
         }
         ffi::Py_DECREF(kind.cast());
+    }
+}
+
+/// Kills a tasklet that has survived its finaliser, which is called but once, and has been lost again.
+///
+/// # Safety
+/// Called by `tp_dealloc`, with its object, whose last reference is gone.
+unsafe fn end_again(slf: *mut PyObject) {
+    // SAFETY: brought back to life with a reference of ours. A subclass has untracked it.
+    unsafe {
+        ffi::Py_INCREF(slf);
+        if ffi::PyObject_GC_IsTracked(slf) == 0 {
+            ffi::PyObject_GC_Track(slf.cast());
+        }
+    }
+    end(of(slf));
+    // If not even `gc.garbage` keeps it, the reference does.
+    // SAFETY: the object is alive; giving the last reference back calls `tp_dealloc` again.
+    unsafe {
+        if of(slf).phase() != Phase::Started || ffi::Py_REFCNT(slf) > 1 {
+            ffi::Py_DECREF(slf);
+        }
     }
 }

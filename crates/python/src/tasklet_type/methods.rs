@@ -13,6 +13,7 @@ use crate::args::{self, Args, method};
 use crate::object::{Obj, PyResult, Raised, clear_error, runtime_error, type_error};
 use crate::runtime::Runtime;
 use crate::tasklet::{Tasklet, Why};
+use crate::tstate::Caller;
 use crate::watchdog;
 use crate::world::{self, Wake, world};
 
@@ -77,17 +78,17 @@ fn remove(args: Args) -> PyResult<Obj> {
 
 fn run(args: Args) -> PyResult<Obj> {
     args.none("run")?;
-    run_or_switch(of(args.slf()), None)
+    run_or_switch(args, false)
 }
 
 fn switch(args: Args) -> PyResult<Obj> {
     args.none("switch")?;
-    run_or_switch(of(args.slf()), Some(args.end()))
+    run_or_switch(args, true)
 }
 
-/// Lets the tasklet go on now; the caller stays in the queue, or leaves it in the call at this site.
-fn run_or_switch(tasklet: &Tasklet, site: Option<usize>) -> PyResult<Obj> {
-    let leave = site.is_some();
+/// Lets the tasklet go on now; the caller stays in the queue, or leaves it.
+fn run_or_switch(args: Args, leave: bool) -> PyResult<Obj> {
+    let tasklet = of(args.slf());
     let runtime = Runtime::get()?;
     let me = runtime.me();
     let thread = world().thread_of(tasklet.id());
@@ -120,10 +121,7 @@ fn run_or_switch(tasklet: &Tasklet, site: Option<usize>) -> PyResult<Obj> {
         return me.claim();
     }
     world().make_head(tasklet.id());
-    me.site.set(site.unwrap_or(0));
-    let switched = runtime.switch();
-    me.site.set(0);
-    switched?;
+    me.wait_in_call(args.slf(), Caller::With(&args), || runtime.switch())?;
     me.claim()
 }
 

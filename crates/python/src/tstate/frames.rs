@@ -3,67 +3,40 @@
 //! A parked tasklet's frames lie on its data stack, linked from the innermost outwards. The garbage collector must see what
 //! they refer to, or a tasklet that only its own frames keep alive would never be found.
 //!
+//! ```text
+//!   frame │ code  function  namespace  frame object │ local variables │ value stack ...... │ stale
+//!         └───────────── owned (F2) ─────────────────────────────────┘ owned up to its top (F3)
+//! ```
+//!
 //! # Invariants
 //! * **F1**: a reference is visited only if the frame certainly owns it. To miss one only hides garbage; to visit one that
 //!   is not owned would free an object in use.
-//! * **F2**: of each complete frame on the data stack the function, the code, the namespace, the frame object and the local
-//!   variables are owned. Frames of generators are left to the generators, but for the slots that those do not show while the
-//!   frame executes C code (up to 3.13: `_PyFrame_Traverse` stops at a stack top of -1); those of evaluation loops own nothing.
-//! * **F3**: the value stack is owned up to its top, where that is known: from 3.14 on the frame has it whenever C code
-//!   runs. Before, a frame has it only if it has called another Python function; else it is known for the innermost frame
-//!   alone, and only if that frame's instruction has called us directly: then our arguments lie on its value stack
-//!   ([`CallSite`]), and the instruction owns all that is below their end until we return.
+//! * **F2**: of each frame on the data stack the function, the code, the namespace, the frame object and the local variables
+//!   are owned: a frame is linked after they have been set and unlinked before they are dropped. (The frame object shows
+//!   nothing of this while the frame is on the data stack.) Frames of generators are left to the generators, which show
+//!   their variables while they wait, but up to 3.13 not while they run; those that stand for C code own nothing.
+//! * **F3**: the value stack is owned up to its top, where that is known. From 3.14 on the frame has it whenever code runs
+//!   that could lead here, and what is borrowed has a tag. Up to 3.13 it is known
+//!
+//!   1. of a frame that has called another Python function, or is being traced: the interpreter has noted it;
+//!   2. of the innermost frame, if its instruction has called us directly, or is the head of a `for` loop that has
+//!      (stack.rs);
+//!   3. of any other frame, as far as the block keeps it that surrounds its instruction (depth.rs).
 
 use std::ffi::{c_int, c_void};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::ops::ControlFlow;
 
 use pyo3_ffi as ffi;
 use pyo3_ffi::{PyObject, PyThreadState, visitproc};
 
-use super::{Saved, Word, current_frame, get, offset};
-use crate::object::{Obj, PyResult};
-
-/// How the innermost frame has come to wait.
-#[derive(Clone, Copy)]
-#[cfg_attr(Py_3_14, expect(dead_code, reason = "from 3.14 on the frame itself knows its value stack"))]
-pub(crate) enum CallSite {
-    /// By a call whose arguments end at this address: the top of the value stack, if they lie there.
-    Called(usize),
-    /// Perhaps by the loop `for item in channel`, which keeps the channel on its value stack.
-    Iterates(*mut PyObject),
-}
-
-impl CallSite {
-    /// Nothing is known.
-    const UNKNOWN: CallSite = CallSite::Called(0);
-}
-
-/// The opcode of a `for` loop's head, read from the interpreter's own table when the module is loaded.
-static FOR_ITER: AtomicI32 = AtomicI32::new(-1);
-
-/// Reads what is needed from the module `opcode`.
-///
-/// # Errors
-/// What importing raises.
-pub(crate) fn learn_opcodes() -> PyResult<()> {
-    let table = Obj::import(c"opcode")?.attr(c"opmap")?;
-    // SAFETY: valid references.
-    let number = Obj::owned(unsafe { ffi::PyObject_GetItem(table.ptr(), Obj::str("FOR_ITER")?.ptr()) })?.to_i64()?;
-    FOR_ITER.store(number as i32, Ordering::Relaxed);
-    Ok(())
-}
+use super::{Identity, Saved, Site, Word, current_frame, get, offset};
 
 /// How many times C code has called into the evaluation loop below `frame`, the tasklet's own first call not counted.
 unsafe fn nesting_level(frame: Word) -> usize {
-    let mut frame = frame.cast::<u8>();
-    let mut entries = 0_usize;
-    while !frame.is_null() {
-        // SAFETY: a frame of a tasklet, whose fields are where the headers say (T1).
-        unsafe {
-            entries += usize::from(frame.add(offset::FRAME_ENTRY).read() == offset::ENTRY);
-            frame = frame.add(offset::FRAME_PREVIOUS).cast::<*mut u8>().read();
-        }
-    }
+    // SAFETY: frames of a tasklet, whose fields are where the headers say (T1).
+    let entries = unsafe { chain(frame) }
+        .filter(|frame| unsafe { frame.0.add(offset::FRAME_ENTRY).read() == offset::ENTRY })
+        .count();
     entries.saturating_sub(1)
 }
 
@@ -88,6 +61,36 @@ pub(crate) unsafe fn running_depth(ts: *mut PyThreadState, saved: &Saved) -> i32
     }
 }
 
+/// What the collector calls for each reference.
+#[derive(Clone, Copy)]
+pub(crate) struct Visitor {
+    visit: visitproc,
+    arg: *mut c_void,
+}
+
+impl Visitor {
+    /// # Safety
+    /// The function and the argument that the collector has given to `tp_traverse`, for the time of that call.
+    pub(crate) unsafe fn new(visit: visitproc, arg: *mut c_void) -> Visitor {
+        Visitor { visit, arg }
+    }
+
+    /// Shows a reference, or null; breaks with what the collector says.
+    ///
+    /// # Safety
+    /// The object whose `tp_traverse` runs owns it (F1).
+    pub(crate) unsafe fn show(&self, object: *mut PyObject) -> ControlFlow<c_int> {
+        if object.is_null() {
+            return ControlFlow::Continue(());
+        }
+        // SAFETY: the collector's own function and argument, with a valid object.
+        match unsafe { (self.visit)(object, self.arg) } {
+            0 => ControlFlow::Continue(()),
+            status => ControlFlow::Break(status),
+        }
+    }
+}
+
 impl Saved {
     /// The nesting level of a tasklet that does not run.
     ///
@@ -108,47 +111,48 @@ impl Saved {
         std::mem::replace(&mut self.context, context)
     }
 
-    /// Shows the collector every reference that a tasklet that does not run owns in its state and frames.
+    /// Shows every reference that a tasklet that does not run certainly owns in its state and its frames.
     ///
     /// # Safety
-    /// The collector's own function and argument. The tasklet has started, has not ended, and does not run; `site` is that
-    /// of the call in which it waits.
-    pub(crate) unsafe fn traverse(&self, site: CallSite, visit: visitproc, arg: *mut c_void) -> c_int {
-        let owned = [self.context, self.exc_state[0].cast(), self.c_traceobj, self.c_profileobj];
-        for object in owned {
+    /// The tasklet has started, has not ended, and does not run; `site` is that of the call in which it waits.
+    pub(crate) unsafe fn traverse(&self, site: Option<&Site>, visitor: Visitor) -> ControlFlow<c_int> {
+        for object in [self.context, self.exc_state[0].cast(), self.c_traceobj, self.c_profileobj] {
             // SAFETY: an owned reference or null.
-            let status = unsafe { visit_one(object, visit, arg) };
-            if status != 0 {
-                return status;
-            }
+            unsafe { visitor.show(object) }?;
         }
         let mut site = site;
-        let mut frame = self.frame().cast::<u8>();
-        while !frame.is_null() {
-            // SAFETY: a frame of a tasklet that does not run (T1).
-            let status = unsafe { Frame(frame).traverse(site, visit, arg) };
-            if status != 0 {
-                return status;
-            }
+        // SAFETY: frames of a tasklet that does not run.
+        for frame in unsafe { chain(self.frame()) } {
             // Only the innermost frame can have called us.
-            site = CallSite::UNKNOWN;
-            // SAFETY: T1.
-            frame = unsafe { frame.add(offset::FRAME_PREVIOUS).cast::<*mut u8>().read() };
+            // SAFETY: as above.
+            unsafe { frame.traverse(site.take(), visitor) }?;
         }
-        0
+        ControlFlow::Continue(())
     }
 }
 
-/// # Safety
-/// The collector's own function and argument; an owned reference or null.
-unsafe fn visit_one(object: *mut PyObject, visit: visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: the caller's duty.
-    if object.is_null() { 0 } else { unsafe { visit(object, arg) } }
-}
-
-/// The object behind a word of a frame, if the frame owns a reference: from 3.14 on the low bits say so.
-fn owned(word: usize) -> *mut PyObject {
-    if tags(word) != 0 { std::ptr::null_mut() } else { word as *mut PyObject }
+impl Identity {
+    /// Shows every reference of an identity that is not loaded.
+    ///
+    /// # Safety
+    /// It belongs to the object whose `tp_traverse` runs, and is not loaded.
+    pub(crate) unsafe fn traverse(&self, visitor: Visitor) -> ControlFlow<c_int> {
+        let owned = [
+            self.dict,
+            self.async_gen_firstiter,
+            self.async_gen_finalizer,
+            #[cfg(Py_3_13)]
+            self.threading_local_key,
+            #[cfg(Py_3_13)]
+            self.threading_local_sentinel,
+            #[cfg(Py_3_13)]
+            self.asyncio_running_loop,
+            #[cfg(Py_3_14)]
+            self.asyncio_running_task,
+        ];
+        // SAFETY: what `finish_identity` drops is owned.
+        owned.into_iter().try_for_each(|object| unsafe { visitor.show(object) })
+    }
 }
 
 /// The low bits of a word of a frame; no version before 3.14 uses them.
@@ -162,151 +166,131 @@ fn tags(word: usize) -> usize {
     }
 }
 
+/// The frames from `innermost` outwards.
+///
+/// # Safety
+/// A frame of a tasklet, or null, whose callers stay where they are while the iterator is used.
+unsafe fn chain(innermost: Word) -> impl Iterator<Item = Frame> {
+    let present = |frame: *mut u8| (!frame.is_null()).then_some(Frame(frame));
+    std::iter::successors(present(innermost.cast()), move |frame| {
+        // SAFETY: T1.
+        present(unsafe { frame.0.add(offset::FRAME_PREVIOUS).cast::<*mut u8>().read() })
+    })
+}
+
+/// The code object of a frame.
+#[derive(Clone, Copy)]
+pub(super) struct Code(*mut PyObject);
+
+impl Code {
+    #[cfg(not(Py_3_14))]
+    pub(super) fn object(self) -> *mut PyObject {
+        self.0
+    }
+
+    /// # Safety
+    /// A `c_int` lies there (T1).
+    unsafe fn number(self, place: usize) -> usize {
+        // SAFETY: the caller's duty.
+        unsafe { self.0.cast::<u8>().add(place).cast::<c_int>().read() as usize }
+    }
+
+    /// How many local variables the frames have.
+    pub(super) fn locals(self) -> usize {
+        // SAFETY: a field of a code object (T1).
+        unsafe { self.number(offset::CODE_NLOCALSPLUS) }
+    }
+
+    /// How many entries their value stacks have room for.
+    pub(super) fn stack_size(self) -> usize {
+        // SAFETY: a field of a code object (T1).
+        unsafe { self.number(offset::CODE_STACKSIZE) }
+    }
+}
+
 /// A frame of the interpreter.
-struct Frame(*mut u8);
+#[derive(Clone, Copy)]
+pub(super) struct Frame(*mut u8);
 
 impl Frame {
     /// # Safety
     /// A word lies there (T1).
-    unsafe fn word(&self, place: usize) -> usize {
+    pub(super) unsafe fn word(&self, place: usize) -> usize {
         // SAFETY: the caller's duty.
         unsafe { self.0.add(place).cast::<usize>().read() }
     }
 
+    /// The object in a word, if the frame owns a reference to it: from 3.14 on a tag says that it does not.
+    ///
     /// # Safety
-    /// As for [`Saved::traverse`].
-    unsafe fn traverse(&self, site: CallSite, visit: visitproc, arg: *mut c_void) -> c_int {
+    /// As for [`Frame::word`].
+    unsafe fn owned(&self, place: usize) -> *mut PyObject {
+        // SAFETY: the caller's duty.
+        let word = unsafe { self.word(place) };
+        if tags(word) == 0 { word as *mut PyObject } else { std::ptr::null_mut() }
+    }
+
+    /// The local variables and the value stack, one after the other.
+    pub(super) fn slots(&self) -> *const *mut PyObject {
+        // SAFETY: within the frame (T1).
+        unsafe { self.0.add(offset::FRAME_SLOTS).cast() }
+    }
+
+    /// Its code, unless it belongs to a generator or stands for C code.
+    ///
+    /// # Safety
+    /// T1.
+    unsafe fn code(&self) -> Option<Code> {
         // SAFETY: fields of a frame (T1).
         let (owner, code) = unsafe { (self.0.add(offset::FRAME_OWNER).read(), self.word(offset::FRAME_CODE)) };
-        let code_object = (code - tags(code)) as *mut PyObject;
-        // SAFETY: a code object, or `None` for a frame that stands for C code.
-        let is_code = !code_object.is_null() && unsafe { ffi::Py_TYPE(code_object) == &raw mut ffi::PyCode_Type };
-        // SAFETY: as above.
-        let whole = owner == offset::FRAME_OWNED_BY_THREAD;
-        let slots_only = unsafe { self.is_left_to_us_by_a_generator(owner) };
-        if !is_code || !(whole || slots_only) {
-            return 0;
-        }
-        // SAFETY: F2; the size is a field of the code object (T1).
-        let (fixed, locals) = unsafe {
-            let fixed = [
-                owned(code),
-                owned(self.word(offset::FRAME_FUNC)),
-                self.word(offset::FRAME_LOCALS) as *mut PyObject,
-                self.word(offset::FRAME_OBJECT) as *mut PyObject,
-            ];
-            (fixed, code_object.cast::<u8>().add(offset::CODE_NLOCALSPLUS).cast::<c_int>().read() as usize)
-        };
-        for object in fixed.into_iter().filter(|_| whole) {
-            // SAFETY: F2.
-            let status = unsafe { visit_one(object, visit, arg) };
-            if status != 0 {
-                return status;
-            }
-        }
-        // SAFETY: F3.
-        let count = locals + unsafe { self.stack_depth(code_object, locals, site) };
-        for index in 0..count {
-            // SAFETY: within the frame: local variables, and the value stack below its top.
-            let status =
-                unsafe { visit_one(owned(self.word(offset::FRAME_SLOTS + index * size_of::<usize>())), visit, arg) };
-            if status != 0 {
-                return status;
-            }
-        }
-        match site {
-            // SAFETY: F3.
-            CallSite::Iterates(channel) => unsafe { self.visit_iterated(code_object, locals, channel, visit, arg) },
-            CallSite::Called(_) => 0,
-        }
+        let code = (code - tags(code)) as *mut PyObject;
+        // SAFETY: a code object or `None`.
+        let is_code = || !code.is_null() && unsafe { ffi::Py_TYPE(code) == &raw mut ffi::PyCode_Type };
+        (owner == offset::FRAME_OWNED_BY_THREAD && is_code()).then_some(Code(code))
     }
 
-    /// Visits the channel that a `for` loop keeps on its value stack.
-    ///
-    /// Its place there is not known, so it is searched for. What lies above the top may be stale, but only compared: the
-    /// loop owns one reference to what it iterates. (Should that be an iterator in C that iterates the channel in turn, it
-    /// keeps the channel, and is kept itself, as its own place is not visited.)
-    ///
     /// # Safety
     /// As for [`Saved::traverse`].
-    #[cfg(not(Py_3_14))]
-    unsafe fn visit_iterated(
-        &self,
-        code: *mut PyObject,
-        locals: usize,
-        channel: *mut PyObject,
-        visit: visitproc,
-        arg: *mut c_void,
-    ) -> c_int {
-        // SAFETY: fields of a frame and of its code; the value stack has as many slots as the code says (T1).
-        unsafe {
-            let instruction = self.word(offset::FRAME_INSTRUCTION) as *const u8;
-            if self.0.add(offset::FRAME_STACK_TOP).cast::<c_int>().read() >= 0
-                || i32::from(instruction.read()) != FOR_ITER.load(Ordering::Relaxed)
-            {
-                return 0;
-            }
-            let size = code.cast::<u8>().add(offset::CODE_STACKSIZE).cast::<c_int>().read() as usize;
-            let mut slots = (locals..locals + size).map(|index| offset::FRAME_SLOTS + index * size_of::<usize>());
-            if slots.any(|place| self.word(place) == channel as usize) { visit_one(channel, visit, arg) } else { 0 }
+    unsafe fn traverse(&self, site: Option<&Site>, visitor: Visitor) -> ControlFlow<c_int> {
+        // SAFETY: T1.
+        let Some(code) = (unsafe { self.code() }) else { return ControlFlow::Continue(()) };
+        for place in [offset::FRAME_CODE, offset::FRAME_FUNC, offset::FRAME_LOCALS, offset::FRAME_OBJECT] {
+            // SAFETY: F2; the last two have no tags.
+            unsafe { visitor.show(self.owned(place)) }?;
         }
+        // SAFETY: F2, F3.
+        let count = unsafe { self.owned_slots(code, site) };
+        (0..count).try_for_each(|index| {
+            // SAFETY: F2, F3.
+            unsafe { visitor.show(self.owned(offset::FRAME_SLOTS + index * size_of::<usize>())) }
+        })
     }
 
-    /// Nothing to do: the whole value stack is known.
+    /// How many slots, from the first local variable on, are certainly owned (F2, F3).
+    ///
+    /// # Safety
+    /// As for [`Saved::traverse`]; `code` is the frame's.
     #[cfg(Py_3_14)]
-    unsafe fn visit_iterated(
-        &self,
-        _: *mut PyObject,
-        _: usize,
-        _: *mut PyObject,
-        _: visitproc,
-        _: *mut c_void,
-    ) -> c_int {
-        0
-    }
-
-    /// Whether a generator owns the frame and does not show its slots: up to 3.13 while the frame executes C code.
-    ///
-    /// # Safety
-    /// As for [`Saved::traverse`].
-    unsafe fn is_left_to_us_by_a_generator(&self, owner: u8) -> bool {
-        #[cfg(not(Py_3_14))]
+    unsafe fn owned_slots(&self, code: Code, _: Option<&Site>) -> usize {
         // SAFETY: a field of a frame (T1).
-        let hidden = unsafe { self.0.add(offset::FRAME_STACK_TOP).cast::<c_int>().read() } < 0;
-        #[cfg(Py_3_14)]
-        let hidden = false;
-        hidden && owner == offset::FRAME_OWNED_BY_GENERATOR
+        let top = unsafe { self.word(offset::FRAME_STACK_POINTER) };
+        let count = top.wrapping_sub(self.slots() as usize) / size_of::<usize>();
+        // Anything else is no stack pointer.
+        if (code.locals()..=code.locals() + code.stack_size()).contains(&count) { count } else { 0 }
     }
 
-    /// How many entries of the value stack are certainly there and owned (F3).
+    /// How many slots, from the first local variable on, are certainly owned (F2, F3).
     ///
     /// # Safety
-    /// As for [`Saved::traverse`]; `locals` is the number of the code's local variables.
-    unsafe fn stack_depth(&self, code: *mut PyObject, locals: usize, site: CallSite) -> usize {
-        let base = self.0 as usize + offset::FRAME_SLOTS + locals * size_of::<usize>();
-        // SAFETY: a field of the code object (T1).
-        let size = unsafe { code.cast::<u8>().add(offset::CODE_STACKSIZE).cast::<c_int>().read() } as usize;
-        let entries = |top: usize| {
-            let depth = top.wrapping_sub(base) / size_of::<usize>();
-            if top >= base && depth <= size { depth } else { 0 }
-        };
-        #[cfg(Py_3_14)]
-        {
-            let _ = site;
-            // SAFETY: a field of a frame (T1).
-            entries(unsafe { self.word(offset::FRAME_STACK_POINTER) })
+    /// As for [`Saved::traverse`]; `code` is the frame's.
+    #[cfg(not(Py_3_14))]
+    unsafe fn owned_slots(&self, code: Code, site: Option<&Site>) -> usize {
+        // SAFETY: a field of a frame (T1).
+        let top = unsafe { self.0.add(offset::FRAME_STACK_TOP).cast::<c_int>().read() };
+        if let Ok(top) = usize::try_from(top) {
+            return top.min(code.locals() + code.stack_size());
         }
-        #[cfg(not(Py_3_14))]
-        {
-            // SAFETY: a field of a frame (T1).
-            let top = unsafe { self.0.add(offset::FRAME_STACK_TOP).cast::<c_int>().read() };
-            match usize::try_from(top) {
-                Ok(top) => top.saturating_sub(locals).min(size),
-                Err(_) => match site {
-                    CallSite::Called(end) => entries(end),
-                    CallSite::Iterates(_) => 0,
-                },
-            }
-        }
+        // SAFETY: F3; the frame's own code.
+        code.locals() + unsafe { self.stack_depth(code, site) }
     }
 }

@@ -25,7 +25,12 @@
 //! `asyncio_tasks_head` (3.14) is deliberately left alone: it is the head of an intrusive list whose nodes point back to
 //! it, and a task may be removed while another tasklet runs. `asyncio.all_tasks` filters that list by loop anyway.
 
+#[cfg(not(Py_3_14))]
+mod depth;
 mod frames;
+mod site;
+#[cfg(not(Py_3_14))]
+mod stack;
 mod tracing;
 
 use std::mem::size_of;
@@ -34,7 +39,8 @@ use std::ptr::null_mut;
 use pyo3_ffi as ffi;
 use pyo3_ffi::{PyObject, PyThreadState};
 
-pub(crate) use self::frames::{CallSite, learn_opcodes, running_depth, running_nesting_level};
+pub(crate) use self::frames::{Visitor, running_depth, running_nesting_level};
+pub(crate) use self::site::{Caller, Site};
 #[cfg(not(Py_3_12))]
 pub(crate) use self::tracing::is_traced;
 pub(crate) use self::tracing::{Traces, running_tracer, with_tracers};
