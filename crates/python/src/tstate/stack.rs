@@ -4,6 +4,8 @@
 //! is given them knows its depth, and that the call is still under way. So a function of ours in which tasklets block or
 //! pause notes its [`Site`] for as long as they do.
 
+use std::ptr::null_mut;
+
 use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
@@ -49,9 +51,9 @@ impl Frame {
 
     /// How deep the stack is if the instruction has called our function at `site` directly.
     ///
-    /// The arguments lie on the stack then, above the function and what it is called on, or an empty entry, and are as many
-    /// as the instruction says. Nothing stands between it and us that could have lent out an entry, as bound methods do
-    /// (`method_vectorcall` in classobject.c): all up to the last argument is owned until we return.
+    /// The arguments lie on the stack then, above the function and what it is called on, and are as many as the instruction
+    /// says. Nothing stands between it and us that could have lent out an entry, as bound methods do (`method_vectorcall` in
+    /// classobject.c): all up to the last argument is owned until we return.
     ///
     /// # Safety
     /// As for [`Frame::stack_depth`]; the call at `site` is under way.
@@ -63,22 +65,30 @@ impl Frame {
             return None;
         }
         // SAFETY: below the arguments of a call that is under way.
-        let (lower, upper) = unsafe { (*base.add(first - 2), *base.add(first - 1)) };
-        let (function, slf) =
-            if cfg!(Py_3_13) || !lower.is_null() { (lower, upper) } else { (upper, std::ptr::null_mut()) };
-        if function.is_null() {
-            return None;
-        }
-        // SAFETY: the objects are alive until the call returns, and so is the instruction.
-        unsafe {
-            let is_ours = if slf.is_null() {
-                ffi::PyCFunction_Check(function) != 0 && ffi::PyCFunction_GetSelf(function) == site.slf
-            } else {
-                ffi::Py_TYPE(function) == &raw mut ffi::PyMethodDescr_Type && slf == site.slf
-            };
-            let [_, says] = self.instruction().read();
-            (is_ours && usize::from(says) == site.count).then_some(depth)
-        }
+        let entry = |below: usize| if below > first { null_mut() } else { unsafe { *base.add(first - below) } };
+        let is_method = |function: *mut PyObject| {
+            // SAFETY: alive until the call returns.
+            !function.is_null() && unsafe { ffi::Py_TYPE(function) == &raw mut ffi::PyMethodDescr_Type }
+        };
+        let is_function = |function: *mut PyObject| {
+            // SAFETY: as above.
+            !function.is_null()
+                && unsafe { ffi::PyCFunction_Check(function) != 0 && ffi::PyCFunction_GetSelf(function) == site.slf }
+        };
+        // A function that is called on nothing stands, until 3.12, above the empty entry, and since then below it.
+        let (empty, full) = if cfg!(Py_3_13) { (1, 2) } else { (2, 1) };
+        // SAFETY: the instruction that is being executed.
+        let [_, says] = unsafe { self.instruction().read() };
+        let direct = match usize::from(says).checked_sub(site.count) {
+            // `ch.receive()` as a call of a method; of a function that the attribute gave.
+            Some(0) => {
+                (is_method(entry(2)) && entry(1) == site.slf) || (is_function(entry(full)) && entry(empty).is_null())
+            }
+            // `channel.receive(ch)`: what it is called on is the first argument.
+            Some(1) => entry(1) == site.slf && is_method(entry(full + 1)) && entry(empty + 1).is_null(),
+            _ => false,
+        };
+        direct.then_some(depth)
     }
 
     /// How deep the stack is if the instruction is the head of a loop over what `site` was called on.
