@@ -5,9 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import queue
 import threading
+from typing import TYPE_CHECKING
 
 import lissom
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class TestSelect:
@@ -187,14 +191,31 @@ class TestWait:
 
 class TestGroups:
     def test_map_and_imap_keep_the_order(self) -> None:
-        def later(number: int) -> int:
-            lissom.sleep(0.01 - number / 1000)
-            return number
-
+        order = [3, 1, 4, 0, 2]
         group = lissom.Group()
-        assert group.map(later, range(5)) == [0, 1, 2, 3, 4]
-        assert list(group.imap_unordered(later, range(5))) == [4, 3, 2, 1, 0]
-        assert group.apply(later, 3) == 3
+
+        def started() -> Callable[[int], int]:
+            """Return a function whose calls end in `order`, one after the other."""
+            events = [lissom.Event() for _ in order]
+
+            def release() -> None:
+                for number in order:
+                    events[number].set()
+                    # The call ends, and then whoever waits for it goes on.
+                    lissom.schedule()
+                    lissom.schedule()
+
+            def later(number: int) -> int:
+                events[number].wait()
+                return number
+
+            lissom.spawn(release)
+            return later
+
+        assert group.map(started(), range(5)) == [0, 1, 2, 3, 4]
+        assert list(group.imap(started(), range(5))) == [0, 1, 2, 3, 4]
+        assert list(group.imap_unordered(started(), range(5))) == order
+        assert group.apply(abs, -3) == 3
         assert len(group) == 0
 
     def test_exceptions_reach_who_asks(self) -> None:

@@ -60,8 +60,11 @@ def attach(pid: int) -> None:
         deadline = time.monotonic() + 3
         while not (_socket_folder() / f"{pid}.sock").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-    except OSError as error:
-        raise Unreachable(f"process {pid} cannot be attached to: {error}") from None
+    except (OSError, RuntimeError) as error:
+        raise Unreachable(
+            f"process {pid} cannot be attached to ({error}): start it with LISSOM_TOP=1, or call "
+            "lissom.inspect.serve() in it"
+        ) from None
     finally:
         Path(file.name).unlink()
 
