@@ -47,6 +47,7 @@ static void print_opcodes(void)
     printf("pub(super) const FOR_ITER: u8 = %d;\n", FOR_ITER);
     printf("pub(super) const EXTENDED_ARG: u8 = %d;\n", EXTENDED_ARG);
     printf("pub(super) const CACHE: u8 = %d;\n", CACHE);
+    printf("pub(super) const RETURN_GENERATOR: u8 = %d;\n", RETURN_GENERATOR);
 #ifdef STORE_FAST__STORE_FAST
     printf("pub(super) const TWO_STORES: Option<u8> = Some(%d);\n", STORE_FAST__STORE_FAST);
 #else

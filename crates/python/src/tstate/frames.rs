@@ -13,8 +13,10 @@
 //!   is not owned would free an object in use.
 //! * **F2**: of each frame on the data stack the function, the code, the namespace, the frame object and the local variables
 //!   are owned: a frame is linked after they have been set and unlinked before they are dropped. (The frame object shows
-//!   nothing of this while the frame is on the data stack.) Frames of generators are left to the generators, which show
-//!   their variables while they wait, but up to 3.13 not while they run; those that stand for C code own nothing.
+//!   nothing of this while the frame is on the data stack.) Frames that stand for C code own nothing.
+//! * **F4**: frames of generators are shown by the generators, but up to 3.13 without variables and value stack while they
+//!   execute C code (`_PyFrame_Traverse` stops at a stack top of -1). Those are shown here: it is the tasklet that keeps the
+//!   generator running.
 //! * **F3**: the value stack is owned up to its top, where that is known. From 3.14 on the frame has it whenever code runs
 //!   that could lead here, and what is borrowed has a tag. Up to 3.13 it is known
 //!
@@ -236,32 +238,41 @@ impl Frame {
         unsafe { self.0.add(offset::FRAME_SLOTS).cast() }
     }
 
-    /// Its code, unless it belongs to a generator or stands for C code.
+    /// Its code, unless it stands for C code.
     ///
     /// # Safety
     /// T1.
     unsafe fn code(&self) -> Option<Code> {
-        // SAFETY: fields of a frame (T1).
-        let (owner, code) = unsafe { (self.0.add(offset::FRAME_OWNER).read(), self.word(offset::FRAME_CODE)) };
+        // SAFETY: a field of a frame (T1).
+        let code = unsafe { self.word(offset::FRAME_CODE) };
         let code = (code - tags(code)) as *mut PyObject;
         // SAFETY: a code object or `None`.
-        let is_code = || !code.is_null() && unsafe { ffi::Py_TYPE(code) == &raw mut ffi::PyCode_Type };
-        (owner == offset::FRAME_OWNED_BY_THREAD && is_code()).then_some(Code(code))
+        let is_code = !code.is_null() && unsafe { ffi::Py_TYPE(code) == &raw mut ffi::PyCode_Type };
+        is_code.then_some(Code(code))
     }
 
     /// # Safety
     /// As for [`Saved::traverse`].
     unsafe fn traverse(&self, site: Option<&Site>, visitor: Visitor) -> ControlFlow<c_int> {
         // SAFETY: T1.
-        let Some(code) = (unsafe { self.code() }) else { return ControlFlow::Continue(()) };
-        for place in [offset::FRAME_CODE, offset::FRAME_FUNC, offset::FRAME_LOCALS, offset::FRAME_OBJECT] {
-            // SAFETY: F2; the last two have no tags.
-            unsafe { visitor.show(self.owned(place)) }?;
+        let (owner, code) = unsafe { (self.0.add(offset::FRAME_OWNER).read(), self.code()) };
+        let Some(code) = code else { return ControlFlow::Continue(()) };
+        match owner {
+            offset::FRAME_OWNED_BY_THREAD => {
+                for place in [offset::FRAME_CODE, offset::FRAME_FUNC, offset::FRAME_LOCALS, offset::FRAME_OBJECT] {
+                    // SAFETY: F2; the last two have no tags.
+                    unsafe { visitor.show(self.owned(place)) }?;
+                }
+            }
+            #[cfg(not(Py_3_14))]
+            // SAFETY: as above.
+            offset::FRAME_OWNED_BY_GENERATOR if unsafe { self.noted_top() }.is_none() => {}
+            _ => return ControlFlow::Continue(()),
         }
-        // SAFETY: F2, F3.
+        // SAFETY: F2, F3, F4.
         let count = unsafe { self.owned_slots(code, site) };
         (0..count).try_for_each(|index| {
-            // SAFETY: F2, F3.
+            // SAFETY: F2, F3, F4.
             unsafe { visitor.show(self.owned(offset::FRAME_SLOTS + index * size_of::<usize>())) }
         })
     }
@@ -285,12 +296,21 @@ impl Frame {
     /// As for [`Saved::traverse`]; `code` is the frame's.
     #[cfg(not(Py_3_14))]
     unsafe fn owned_slots(&self, code: Code, site: Option<&Site>) -> usize {
-        // SAFETY: a field of a frame (T1).
-        let top = unsafe { self.0.add(offset::FRAME_STACK_TOP).cast::<c_int>().read() };
-        if let Ok(top) = usize::try_from(top) {
+        // SAFETY: T1.
+        if let Some(top) = unsafe { self.noted_top() } {
             return top.min(code.locals() + code.stack_size());
         }
         // SAFETY: F3; the frame's own code.
         code.locals() + unsafe { self.stack_depth(code, site) }
+    }
+
+    /// How many slots are in use, where the interpreter has noted it.
+    ///
+    /// # Safety
+    /// T1.
+    #[cfg(not(Py_3_14))]
+    unsafe fn noted_top(&self) -> Option<usize> {
+        // SAFETY: a field of a frame (T1).
+        usize::try_from(unsafe { self.0.add(offset::FRAME_STACK_TOP).cast::<c_int>().read() }).ok()
     }
 }
