@@ -86,9 +86,10 @@ pub(crate) fn handlers_installed() -> bool {
     let default = Obj::import(c"_signal").and_then(|module| module.attr(c"default_int_handler"));
     match default {
         Ok(default) => HANDLERS.get().values().any(|handler| handler.ptr() != default.ptr()),
+        // The interpreter ends: no handler will run.
         Err(Raised) => {
             clear_error();
-            true
+            false
         }
     }
 }
