@@ -231,21 +231,24 @@ fn receive(args: Args) -> PyResult<Obj> {
 }
 
 /// Calls a method of the channel that a subclass may have replaced.
-fn send_bomb(args: &Args, exception: &Exc) -> PyResult<Obj> {
-    act(of(args.slf()), args.slf(), Caller::With(args), Some(bomb::wrap(exception)?))?;
+fn send_bomb(args: &Args, exception: Exc) -> PyResult<Obj> {
+    let offer = bomb::wrap(&exception)?;
+    // The collector does not see what this frame refers to.
+    drop(exception);
+    act(of(args.slf()), args.slf(), Caller::With(args), Some(offer))?;
     Ok(Obj::none())
 }
 
 fn send_exception(args: Args) -> PyResult<Obj> {
     let exception = made_of(&args, "send_exception", "channel.send_exception")?;
-    send_bomb(&args, &exception)
+    send_bomb(&args, exception)
 }
 
 fn send_throw(args: Args) -> PyResult<Obj> {
     let [kind, value, traceback] = args.unpack("send_throw", 1)?;
     let [value, traceback] = [value, traceback].map(|part| part.map(Obj::borrowed));
     let exception = bomb::instance(Obj::borrowed(kind.expect("required")), value, traceback)?;
-    send_bomb(&args, &exception)
+    send_bomb(&args, exception)
 }
 
 fn send_sequence(args: Args) -> PyResult<Obj> {
