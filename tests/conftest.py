@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -17,6 +18,11 @@ import pytest
 DRIVERS = ("epoll",)
 
 SCRIPT_TIMEOUT = 30.0
+
+# A shell starts what runs in the background with Ctrl-C ignored, and that is inherited; the scripts of the tests
+# shall find it as users have it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Script:

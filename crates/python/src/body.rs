@@ -97,7 +97,8 @@ fn finish(runtime: &Runtime, tasklet: &Tasklet, outcome: Outcome) {
     };
     let joiners = tasklet.take_joiners();
     let uncaught = outcome.as_ref().err().cloned();
-    *tasklet.outcome.borrow_mut() = Some(outcome);
+    let old = tasklet.outcome.replace(Some(outcome));
+    drop(old);
     let mut joined = false;
     for joiner in joiners {
         joined |= joiner.unpark(Wake::Event);

@@ -80,9 +80,9 @@ fn join(args: Args) -> PyResult<Obj> {
         target.remove_joiner(token);
         waited?;
     }
-    match &*target.outcome.borrow() {
-        Some(Ok(value)) => Ok(value.clone()),
-        Some(Err(exception)) => Err(exception.clone().restore()),
+    match target.outcome.read(|outcome| outcome.cloned()) {
+        Some(Ok(value)) => Ok(value),
+        Some(Err(exception)) => Err(exception.restore()),
         None => Ok(Obj::none()),
     }
 }

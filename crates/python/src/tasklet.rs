@@ -12,7 +12,8 @@
 //! * **K2**: `saved` is meaningful only while the tasklet does not run; `fiber` is `Some` exactly while it is `Started`.
 //! * **K3**: fields are cells that only the holder of the GIL touches; a tasklet itself never moves.
 
-use std::cell::{Cell, RefCell, UnsafeCell};
+use std::cell::{Cell, OnceCell, UnsafeCell};
+use std::mem::ManuallyDrop;
 
 use lissom_fiber::{Fiber, Link};
 use lissom_sched::TaskletId;
@@ -130,33 +131,102 @@ pub(crate) enum Carried {
     Value(Obj),
 }
 
+/// Holds a [`Carried`], in one word: channels exchange them all the time.
+pub(crate) struct Hand(Cell<usize>);
+
+/// The word for [`Carried::Itself`]; no object lies there.
+const ITSELF: usize = 1;
+
+impl Hand {
+    fn encode(carried: Carried) -> usize {
+        match carried {
+            Carried::Nothing => 0,
+            Carried::Itself => ITSELF,
+            Carried::Value(value) => value.into_ptr() as usize,
+        }
+    }
+
+    /// The owned form of a word that is taken out of its cell, or only looked at and forgotten.
+    fn decode(word: usize) -> Carried {
+        match word {
+            ITSELF => Carried::Itself,
+            word => Obj::owned_or_none(word as *mut PyObject).map_or(Carried::Nothing, Carried::Value),
+        }
+    }
+
+    /// Puts something else there; returns what was there, to be dropped where code may run.
+    #[inline]
+    pub(crate) fn replace(&self, carried: Carried) -> Carried {
+        Self::decode(self.0.replace(Self::encode(carried)))
+    }
+
+    /// Exchanges what two tasklets carry.
+    #[inline]
+    pub(crate) fn swap(&self, other: &Hand) {
+        self.0.swap(&other.0);
+    }
+
+    /// Looks at what is there; `look` runs no Python code.
+    pub(crate) fn read<R>(&self, look: impl FnOnce(&Carried) -> R) -> R {
+        look(&ManuallyDrop::new(Self::decode(self.0.get())))
+    }
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        drop(self.replace(Carried::Nothing));
+    }
+}
+
 /// Who waits in `join`. Behind one pointer: most tasklets are never joined while they live.
 type Joiners = Vec<Token>;
 
-/// An object or none, in one word.
-#[derive(Default)]
-pub(crate) struct Slot(Cell<Option<Obj>>);
+/// Something or nothing, without the flag of a `RefCell`.
+pub(crate) struct Slot<T>(Cell<Option<T>>);
 
-impl Slot {
+impl<T> Slot<T> {
+    const fn empty() -> Slot<T> {
+        Slot(Cell::new(None))
+    }
+
+    /// Whether there is something.
+    #[inline]
+    pub(crate) fn is_some(&self) -> bool {
+        self.read(|thing| thing.is_some())
+    }
+
+    /// Looks at what is there; `look` neither runs Python code nor changes the slot.
+    #[inline]
+    pub(crate) fn read<R>(&self, look: impl FnOnce(Option<&T>) -> R) -> R {
+        // SAFETY: nobody changes the slot meanwhile: only the holder of the GIL could (K3), and that is in `look`.
+        look(unsafe { (*self.0.as_ptr()).as_ref() })
+    }
+
+    /// The place itself, for what stays there while other code runs.
+    pub(crate) fn as_ptr(&self) -> *mut Option<T> {
+        self.0.as_ptr()
+    }
+
+    /// Puts something else there; returns what was there, to be dropped where code may run.
+    pub(crate) fn replace(&self, thing: Option<T>) -> Option<T> {
+        self.0.replace(thing)
+    }
+
+    /// Takes out what is there.
+    pub(crate) fn take(&self) -> Option<T> {
+        self.0.take()
+    }
+}
+
+impl Slot<Obj> {
     /// The object, borrowed: valid until the slot is changed.
     pub(crate) fn ptr(&self) -> Option<*mut PyObject> {
-        // SAFETY: only the pointer is read; nothing runs meanwhile (K3).
-        unsafe { (*self.0.as_ptr()).as_ref().map(Obj::ptr) }
+        self.read(|object| object.map(Obj::ptr))
     }
 
     /// A new reference.
     pub(crate) fn get(&self) -> Option<Obj> {
         self.ptr().map(Obj::borrowed)
-    }
-
-    /// Puts another object there; returns the one before, to be dropped where code may run.
-    pub(crate) fn replace(&self, object: Option<Obj>) -> Option<Obj> {
-        self.0.replace(object)
-    }
-
-    /// Takes the object out.
-    pub(crate) fn take(&self) -> Option<Obj> {
-        self.0.take()
     }
 }
 
@@ -193,16 +263,16 @@ pub(crate) struct Tasklet {
     /// While it selects: what it offers, and what has come of it.
     pub(crate) selecting: Cell<*const Selecting>,
     link: Cell<Option<Link>>,
-    pub(crate) func: Slot,
-    pub(crate) args: Slot,
-    pub(crate) kwargs: Slot,
-    pub(crate) carried: RefCell<Carried>,
-    pub(crate) pending: RefCell<Option<Exc>>,
-    pub(crate) outcome: RefCell<Option<Outcome>>,
+    pub(crate) func: Slot<Obj>,
+    pub(crate) args: Slot<Obj>,
+    pub(crate) kwargs: Slot<Obj>,
+    pub(crate) carried: Hand,
+    pub(crate) pending: Slot<Exc>,
+    pub(crate) outcome: Slot<Outcome>,
     joiners: Cell<Option<Box<Joiners>>>,
-    pub(crate) fiber: RefCell<Option<Fiber>>,
+    pub(crate) fiber: Slot<Fiber>,
     saved: UnsafeCell<Saved>,
-    identity: RefCell<Option<Box<UnsafeCell<Identity>>>>,
+    identity: OnceCell<Box<UnsafeCell<Identity>>>,
 }
 
 impl Tasklet {
@@ -229,16 +299,16 @@ impl Tasklet {
             site: Cell::new(std::ptr::null()),
             selecting: Cell::new(std::ptr::null()),
             link: Cell::new(None),
-            func: Slot::default(),
-            args: Slot::default(),
-            kwargs: Slot::default(),
-            carried: RefCell::new(Carried::Nothing),
-            pending: RefCell::new(None),
-            outcome: RefCell::new(None),
+            func: Slot::empty(),
+            args: Slot::empty(),
+            kwargs: Slot::empty(),
+            carried: Hand(Cell::new(0)),
+            pending: Slot::empty(),
+            outcome: Slot::empty(),
             joiners: Cell::new(None),
-            fiber: RefCell::new(None),
+            fiber: Slot::empty(),
             saved: UnsafeCell::new(saved),
-            identity: RefCell::new(None),
+            identity: OnceCell::new(),
         }
     }
 
@@ -390,15 +460,16 @@ impl Tasklet {
         self.saved.get()
     }
 
-    /// Makes it a thread of its own for Python code.
+    /// Makes it a thread of its own for Python code, once.
     pub(crate) fn set_identity(&self, identity: Identity) {
-        *self.identity.borrow_mut() = Some(Box::new(UnsafeCell::new(identity)));
+        let fresh = self.identity.set(Box::new(UnsafeCell::new(identity))).is_ok();
+        debug_assert!(fresh, "a tasklet stands for one thread");
     }
 
     /// Its own identity, if it stands for a thread.
     #[inline]
     pub(crate) fn identity(&self) -> Option<*mut Identity> {
-        self.identity.borrow().as_ref().map(|identity| identity.get())
+        self.identity.get().map(|identity| identity.get())
     }
 
     /// Drops what it would have run.

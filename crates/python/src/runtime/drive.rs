@@ -31,11 +31,13 @@ impl Runtime {
         if callbacks::special() {
             self.before_switch(me);
         }
-        if world().head(self.thread) == Some(me.id()) {
+        let mut first = world().head(self.thread);
+        if first == Some(me.id()) {
             // Alone, or first again: what would end the waits of others has to be seen all the same.
             self.tick();
+            first = world().head(self.thread);
         }
-        if world().head(self.thread) != Some(me.id()) {
+        if first != Some(me.id()) {
             match me.link() {
                 // SAFETY: the link is that of the running tasklet, and this code runs on its stack.
                 Some(link) => unsafe { Fiber::suspend(link) },
@@ -86,9 +88,7 @@ impl Runtime {
             crate::signals::handle(self, me)?;
             me.set_wake(wake);
         }
-        // Bound apart from the test: restoring runs no code, but the borrow must end first (R4).
-        let pending = if me.pending.borrow().is_some() { me.pending.take() } else { None };
-        match pending {
+        match me.pending.take() {
             None => Ok(()),
             Some(exception) => {
                 // The exception stands in the place of what the call would have returned.
@@ -246,7 +246,6 @@ impl Runtime {
     pub(super) fn resume(&self, tasklet: &Tasklet) -> Progress {
         let fiber = tasklet.fiber.as_ptr();
         // SAFETY: the fiber stays in place while it runs: only this thread's `drive` takes it out, when it has finished.
-        // A `RefCell` borrow would span the switch (R4).
         let fiber = unsafe { (*fiber).as_mut() }.expect("a started tasklet has a fiber (K2)");
         loop {
             // SAFETY: resumed on the thread it started on; what it refers to is kept by its frames.
@@ -289,7 +288,7 @@ impl Runtime {
         let address = tasklet.ptr() as usize;
         // SAFETY: resumed on this thread only; the depth of Python code is limited by the bounds in `Saved`.
         let fiber = unsafe { Fiber::new(stack, move |link| body::enter(address, link)) };
-        *tasklet.fiber.borrow_mut() = Some(fiber);
+        drop(tasklet.fiber.replace(Some(fiber)));
         tasklet.set_phase(Phase::Started);
         true
     }
@@ -297,7 +296,7 @@ impl Runtime {
     /// Takes back what a finished tasklet ran on.
     #[inline(never)]
     pub(super) fn retire(&self, tasklet: &Tasklet) {
-        let fiber = tasklet.fiber.borrow_mut().take();
+        let fiber = tasklet.fiber.take();
         if let Some(fiber) = fiber {
             self.stacks_for(tasklet).borrow_mut().give(fiber.into_stack());
         }

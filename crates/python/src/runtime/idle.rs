@@ -41,7 +41,7 @@ impl Runtime {
             result
         };
         if let Err(error) = result {
-            *chief.pending.borrow_mut() = Some(exception_of(|| object::io_error(&error)));
+            self.drop_later(chief.pending.replace(Some(exception_of(|| object::io_error(&error)))).map(|old| old.0));
             world::make_runnable(chief);
         } else if matches!(result, Ok(lissom_proactor::Wait::Interrupted)) && self.signals.is_some() {
             self.signalled();
@@ -101,7 +101,7 @@ impl Runtime {
         // state's owner; it was not freed, as nothing has run since.
         let last = unsafe { last.as_ref() };
         let (target, error) = deadlock::error(self.thread, chief, last);
-        *target.pending.borrow_mut() = Some(error);
+        self.drop_later(target.pending.replace(Some(error)).map(|old| old.0));
         world::make_runnable(target);
         None
     }

@@ -80,15 +80,15 @@ fn get_frame(slf: *mut PyObject) -> PyResult<Obj> {
 
 pub(super) fn get_tempval(slf: *mut PyObject) -> PyResult<Obj> {
     let tasklet = of(slf);
-    let pending = tasklet.pending.borrow().clone();
+    let pending = tasklet.pending.read(|pending| pending.cloned());
     if let Some(exception) = pending {
         return bomb::wrap(&exception);
     }
-    Ok(match &*tasklet.carried.borrow() {
+    Ok(tasklet.carried.read(|carried| match carried {
         Carried::Value(value) => value.clone(),
         Carried::Itself => tasklet.object(),
         Carried::Nothing => Obj::none(),
-    })
+    }))
 }
 
 fn set_tempval(slf: *mut PyObject, value: Obj) -> PyResult<()> {
@@ -197,8 +197,8 @@ fn get_recursion_depth(slf: *mut PyObject) -> PyResult<Obj> {
 
 fn get_cstate(slf: *mut PyObject) -> PyResult<Obj> {
     let tasklet = of(slf);
-    let size = tasklet.fiber.try_borrow().ok().and_then(|fiber| {
-        let stack = fiber.as_ref()?.stack();
+    let size = tasklet.fiber.read(|fiber| {
+        let stack = fiber?.stack();
         Some((stack.top() as usize - stack.bottom() as usize) / size_of::<usize>())
     });
     let namespace = Obj::import(c"types")?.attr(c"SimpleNamespace")?.call([])?;

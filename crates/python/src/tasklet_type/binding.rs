@@ -47,11 +47,11 @@ pub(super) fn bind(args: Args) -> PyResult<Obj> {
 /// Whether there is something in `tempval` that could be the function.
 fn has_function(tasklet: &Tasklet) -> bool {
     let none = Obj::none();
-    match &*tasklet.carried.borrow() {
+    tasklet.carried.read(|carried| match carried {
         Carried::Nothing => false,
         Carried::Itself => true,
         Carried::Value(func) => func.ptr() != none.ptr(),
-    }
+    })
 }
 
 fn check_types(func: Option<&Obj>, args: Option<&Obj>, kwargs: Option<&Obj>) -> PyResult<()> {

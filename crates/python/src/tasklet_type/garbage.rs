@@ -38,16 +38,16 @@ pub(super) unsafe extern "C" fn slot_traverse(slf: *mut PyObject, visit: ffi::vi
 fn traverse(tasklet: &Tasklet, visitor: Visitor) -> ControlFlow<c_int> {
     let cells = [&tasklet.func, &tasklet.args, &tasklet.kwargs];
     let called = cells.map(|slot| slot.ptr().unwrap_or(null_mut()));
-    let carried = match &*tasklet.carried.borrow() {
+    let carried = tasklet.carried.read(|carried| match carried {
         Carried::Nothing | Carried::Itself => null_mut(),
         Carried::Value(value) => value.ptr(),
-    };
-    let outcome = match &*tasklet.outcome.borrow() {
+    });
+    let outcome = tasklet.outcome.read(|outcome| match outcome {
         None => null_mut(),
         Some(Ok(value)) => value.ptr(),
         Some(Err(exception)) => exception.0.ptr(),
-    };
-    let pending = tasklet.pending.borrow().as_ref().map_or(null_mut(), |exception| exception.0.ptr());
+    });
+    let pending = tasklet.pending.read(|pending| pending.map_or(null_mut(), |exception| exception.0.ptr()));
     // SAFETY: a heap type's instances own a reference to it.
     let kind: *mut PyObject = unsafe { ffi::Py_TYPE(tasklet.ptr()) }.cast();
     for object in called.into_iter().chain([carried, outcome, pending, kind]) {
@@ -154,7 +154,7 @@ fn kill(tasklet: &Tasklet) -> PyResult<()> {
 /// Has the exception that is set raised in the running tasklet when it next switches.
 fn postpone(me: Option<&Tasklet>) {
     match me {
-        Some(me) if me.pending.borrow().is_none() => *me.pending.borrow_mut() = Some(Exc::take()),
+        Some(me) if !me.pending.is_some() => drop(me.pending.replace(Some(Exc::take()))),
         _ => write_unraisable(None),
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn reduce(args: Args) -> PyResult<Obj> {
     // SAFETY: the GIL is held.
     let frames = Obj::owned(unsafe { ffi::PyList_New(0) })?;
     if tasklet.phase() == Phase::Ready {
-        let part = |slot: &Slot| slot.get().unwrap_or_else(Obj::none);
+        let part = |slot: &Slot<Obj>| slot.get().unwrap_or_else(Obj::none);
         let call = Obj::tuple([part(&tasklet.func), part(&tasklet.args), part(&tasklet.kwargs)])?;
         // SAFETY: a list and a valid reference.
         crate::object::check(unsafe { ffi::PyList_Append(frames.ptr(), call.ptr()) })?;
