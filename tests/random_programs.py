@@ -1,8 +1,8 @@
 """Random functions that park in the middle of everything, for test_garbage_accounts.py.
 
-A function made by `program` holds `Mark` objects in local variables, on its value stack, in containers, cells, generators and
-exceptions, and blocks again and again on the channel that it is given: in calls, loops, comprehensions, `with` and `try`,
-in methods that operators call, in finalisers. Every way through it ends; what it returns does not matter.
+A function made by `program` holds `Mark` objects in local variables, on its value stack, in containers, cells,
+generators and exceptions, and blocks again and again on the channel that it is given: in calls, loops, comprehensions,
+`with` and `try`, in methods that operators call, in finalisers. Every way through it ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import lissom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
 
 class Mark:
@@ -31,8 +31,8 @@ class Mark:
     def __enter__(self) -> Mark:
         return Mark()
 
-    def __exit__(self, *_: object) -> bool:
-        return False
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 class Gate(Mark):
@@ -45,7 +45,7 @@ class Gate(Mark):
     def block(self, *_: object) -> Mark:
         return Mark(self.channel.receive())
 
-    __add__ = __radd__ = __matmul__ = __getitem__ = __neg__ = __enter__ = block  # type: ignore[assignment]
+    __add__ = __radd__ = __matmul__ = __getitem__ = __neg__ = __enter__ = block
 
     def __getattr__(self, name: str) -> Mark:
         if name.startswith("__"):
@@ -71,8 +71,8 @@ class Gate(Mark):
         yield self.block()
         yield Mark()
 
-    def __exit__(self, *_: object) -> bool:
-        return self.block() is None
+    def __exit__(self, *_: object) -> None:
+        self.block()
 
     def __hash__(self) -> int:
         self.block()
@@ -138,8 +138,8 @@ NAMES = {
     "channel": lissom.channel,
 }
 
-# {0}, {1}, {2} are expressions, {n} and {m} new names, {v} a name that exists, {w} something to be entered; B is a block.
-# What stands in the first list of each kind leads from Python function to Python function, without C code in between.
+# {0}, {1}, {2} are expressions, {n} and {m} new names, {v} a name that exists, {w} something to be entered; B is a
+# block. What stands in the first list of each kind leads from one Python function to the next, with no C code between.
 EXPRESSIONS = [
     "Mark()",
     "Mark()",
@@ -196,7 +196,6 @@ PARKS = [
     "ch.send({0})",
     "ch.send(({0}, {1}))",
     "ch.send_exception(Failure, {0}, {1})",
-    "ch.send_sequence([{0}])",
     "receive()",
     "channel.receive(ch)",
     "pause({0})",
@@ -204,6 +203,7 @@ PARKS = [
     "pause(retval={0})",
 ]
 PARKS_THROUGH_C = [
+    "ch.send_sequence([{0}])",
     "partial(ch.receive)()",
     "partial(MethodType(channel.receive, ch))()",
     "partial(ch.send)({0})",
@@ -231,7 +231,15 @@ STATEMENTS = [
     ["with Mark() as {n}:", "B", "    {m} = {0}"],
     ["try:", "B", "finally:", "B"],
     ["try:", "    same({0}, {1}, fail({2}))", "except Failure as error:", "B", "else:", "B"],
-    ["try:", "    fail({0})", "except Failure:", "    try:", "        fail({1})", "    except Failure:", "        {n} = {2}"],
+    [
+        "try:",
+        "    fail({0})",
+        "except Failure:",
+        "    try:",
+        "        fail({1})",
+        "    except Failure:",
+        "        {n} = {2}",
+    ],
     ["try:", "    for {n} in [{0}]:", "        same({n}, fail({1}))", "except* Failure:", "    {m} = {2}"],
     ["while {0}:", "B", "    break"],
     ["match [{0}, {1}]:", "    case [{n}, {m}] if {2}:", "        same({n}, {m})"],
@@ -361,12 +369,3 @@ def resume(tasklet: lissom.tasklet) -> None:
             channel.send(Mark())
         else:
             channel.receive()
-
-
-def generators(tasklet: lissom.tasklet) -> Generator[types.FrameType]:
-    """The frames of a parked tasklet that belong to generators and coroutines."""
-    frame = tasklet.frame
-    while frame is not None:
-        if frame.f_code.co_flags & (0x20 | 0x80 | 0x200):
-            yield frame
-        frame = frame.f_back
