@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 # Every driver that the suite is run on; a new one is added here and nowhere else.
-DRIVERS = ("epoll",)
+DRIVERS = ("uring", "epoll", "poll")
 
 SCRIPT_TIMEOUT = 30.0
 
@@ -91,8 +92,19 @@ def script(tmp_path: Path) -> Script:
 def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every driver in turn; scripts that a test starts use it, through ``LISSOM_DRIVER``."""
     name: str = request.param
+    if refusal := _refusal(name):
+        pytest.skip(refusal)
     monkeypatch.setenv("LISSOM_DRIVER", name)
     return name
+
+
+@functools.cache
+def _refusal(driver: str) -> str:
+    """Return why this machine has no such driver, or nothing."""
+    source = "import lissom; lissom.getmain()"
+    environment = {**os.environ, "LISSOM_DRIVER": driver}
+    done = subprocess.run([sys.executable, "-c", source], check=False, capture_output=True, text=True, env=environment)
+    return done.stderr.strip().rpartition("\n")[2]
 
 
 def open_descriptors() -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from pathlib import Path
@@ -28,7 +29,53 @@ def test_wrong_driver_is_one_line_and_exit_code_2(script: Script) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert "LISSOM_DRIVER=kqueue" in done.stderr
-    assert "epoll" in done.stderr
+    assert "choose auto, uring, epoll or poll" in done.stderr
+
+
+# Has the kernel answer every attempt to open a ring with an error, as sandboxes do (seccomp(2)), then shows the driver.
+WITHOUT_RING = """
+import ctypes, runpy, struct, sys
+
+libc = ctypes.CDLL(None, use_errno=True)
+SET_NO_NEW_PRIVILEGES, SET_SECCOMP, FILTER, IO_URING_SETUP = 38, 22, 2, 425
+LOAD_NUMBER, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06
+ERROR, ALLOW = 0x00050000, 0x7FFF0000
+steps = [(LOAD_NUMBER, 0, 0, 0), (JUMP_IF_EQUAL, 0, 1, IO_URING_SETUP)]
+steps += [(RETURN, 0, 0, ERROR | {errno}), (RETURN, 0, 0, ALLOW)]
+code = b"".join(struct.pack("HBBI", *step) for step in steps)
+
+
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("steps", ctypes.c_char_p)]
+
+
+assert libc.prctl(SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0
+assert libc.prctl(SET_SECCOMP, FILTER, ctypes.byref(Program(len(steps), code)), 0, 0) == 0
+
+import lissom.inspect
+
+print(lissom.inspect.driver())
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(errno.EPERM, "forbids it"), (errno.ENOSYS, "does not have it"), (errno.ENOMEM, "RLIMIT_MEMLOCK")],
+)
+def test_refused_ring_is_epoll_and_says_why(script: Script, number: int, reason: str) -> None:
+    source = WITHOUT_RING.replace("{errno}", str(number))
+    done = script(source, env={"LISSOM_DRIVER": "auto"})
+    assert done.stdout.startswith("Driver(name='epoll', note='no io_uring: ")
+    assert reason in done.stdout
+    named = script(source, env={"LISSOM_DRIVER": "uring"}, check=False)
+    assert named.returncode == 1
+    assert "OSError: no io_uring: " in named.stderr
+    assert reason in named.stderr
+
+
+def test_driver_is_the_one_that_was_asked_for(script: Script, driver: str) -> None:
+    done = script("import lissom.inspect; print(*lissom.inspect.driver())")
+    assert done.stdout == f"{driver} None\n"
 
 
 def test_wrong_setting_is_an_import_error_for_a_program_that_imports_lissom(script: Script) -> None:

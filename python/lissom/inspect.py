@@ -18,14 +18,14 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from lissom import _core
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["TaskletInfo", "counters", "dump", "on_blocked", "serve", "stack", "tasklets"]
+__all__ = ["Driver", "TaskletInfo", "counters", "driver", "dump", "on_blocked", "serve", "stack", "tasklets"]
 
 # The oldest and the newest frames of a stack that is deeper are shown.
 _DEEPEST = 40
@@ -104,6 +104,20 @@ def tasklets() -> list[TaskletInfo]:
 def counters() -> dict[str, int]:
     """Return counters of the calling thread's scheduler: switches, runnable tasklets, stacks, their memory in bytes."""
     return _core._stats()
+
+
+class Driver(NamedTuple):
+    """How a thread's scheduler waits for input and output."""
+
+    name: str
+    """``"uring"``, ``"epoll"`` or ``"poll"``."""
+    note: str | None
+    """Why it is not the one that ``LISSOM_DRIVER=auto`` prefers; None if it is, or was asked for by name."""
+
+
+def driver() -> Driver:
+    """Return the driver of the calling thread's scheduler. Never switches."""
+    return Driver(*_core._driver())
 
 
 def _grouped(infos: Iterable[TaskletInfo]) -> list[tuple[TaskletInfo, int, float]]:

@@ -14,8 +14,8 @@ pub(crate) enum Attempt {
     DoneWith(Result<i32, Errno>, Cargo),
     /// It would block: wait for readiness.
     Blocks,
-    /// It may block and nothing will say when not: for the pool.
-    ForPool,
+    /// It may block and nothing will say when not: for the driver to carry, or for the pool.
+    Waits,
 }
 
 impl From<Result<i32, Errno>> for Attempt {
@@ -48,11 +48,11 @@ pub(crate) fn attempt(op: &mut Op, begun: bool) -> Attempt {
             Err(e) if matches!(e.code(), libc::EINPROGRESS | libc::EINTR) => Attempt::Blocks,
             // A Unix socket whose listener's backlog is full (unix(7)); no event tells when it
             // is not.
-            Err(e) if e.would_block() => Attempt::ForPool,
+            Err(e) if e.would_block() => Attempt::Waits,
             result => Attempt::Done(result),
         },
         Op::Nop => Attempt::Done(Ok(0)),
-        Op::Blocking(_) => Attempt::ForPool,
+        Op::Fsync { .. } | Op::Open { .. } | Op::Stat { .. } | Op::Blocking(_) => Attempt::Waits,
         Op::Ready { .. } | Op::Timeout => Attempt::Blocks,
     }
 }
@@ -69,8 +69,8 @@ fn unless_unsupported(
 ) -> Attempt {
     match first {
         Err(e) if matches!(e.code(), libc::EOPNOTSUPP | libc::ENOSYS) => {
-            if at_offset || sys::is_on_disk(fd) {
-                Attempt::ForPool
+            if at_offset || sys::on_disk(fd).unwrap_or(false) {
+                Attempt::Waits
             } else if sys::poll_now(fd, event).is_empty() {
                 Attempt::Blocks
             } else {
@@ -92,7 +92,7 @@ fn accept(fd: RawFd) -> Attempt {
     match accepted {
         Ok((socket, peer)) => {
             let number = socket.as_raw_fd();
-            Attempt::DoneWith(Ok(number), Cargo::Socket { fd: socket, peer: Some(peer) })
+            Attempt::DoneWith(Ok(number), Cargo::Opened { fd: socket, peer: Some(peer) })
         }
         Err(errno) => Attempt::from(Err(errno)),
     }

@@ -46,10 +46,7 @@ impl Drop for Errand {
 /// Hands `op` to the pool; the flag withdraws it while it has not begun. On failure the op is
 /// dropped (buffer included) and its error returned.
 pub(crate) fn send_to_pool(pool: &Pool, mail: &Arc<Mail>, key: OpKey, op: Op) -> Result<Arc<AtomicBool>, Errno> {
-    let file = match op.waits_for() {
-        Some((fd, _)) => Some(sys::duplicate(fd)?),
-        None => None,
-    };
+    let file = op.works_on().map(sys::duplicate).transpose()?;
     let withdrawn = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&withdrawn);
     let errand = Errand { key, mail: Arc::clone(mail), reported: false };
@@ -68,7 +65,7 @@ pub(crate) fn send_to_pool(pool: &Pool, mail: &Arc<Mail>, key: OpKey, op: Op) ->
 
 /// On a pool thread: may block.
 fn run(op: Op, file: Option<OwnedFd>) -> (Result<i32, Errno>, Cargo) {
-    let fd: RawFd = file.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+    let fd: RawFd = file.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
     match op {
         Op::Blocking(job) => {
             let result = job().map_err(|error: io::Error| Errno::from(&error));
@@ -82,6 +79,15 @@ fn run(op: Op, file: Option<OwnedFd>) -> (Result<i32, Errno>, Cargo) {
             let result = sys::write(fd, &buf, offset, 0);
             (result, Cargo::Buf(buf))
         }
+        Op::Fsync { data_only, .. } => (sys::fsync(fd, data_only), Cargo::None),
+        Op::Open { path, flags, mode, .. } => match sys::open_at(fd, &path, flags, mode) {
+            Ok(opened) => (Ok(opened.as_raw_fd()), Cargo::Opened { fd: opened, peer: None }),
+            Err(errno) => (Err(errno), Cargo::None),
+        },
+        Op::Stat { path, flags, mask, .. } => match sys::stat_at(fd, &path, flags, mask) {
+            Ok(stat) => (Ok(0), Cargo::Stat(stat)),
+            Err(errno) => (Err(errno), Cargo::None),
+        },
         Op::Connect { addr, .. } => (sys::connect(fd, &addr), Cargo::None),
         other => (Err(Errno::from_code(libc::ENOSYS)), Cargo::of(other)),
     }

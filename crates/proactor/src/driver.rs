@@ -30,34 +30,77 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::{Errno, Interest, Op, OpKey, Readiness, SockAddr};
 
 pub mod epoll;
+pub mod poll;
+pub mod uring;
 
 /// Which driver a [`Proactor`](crate::Proactor) uses.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum DriverKind {
-    /// The best that the system offers.
+    /// The best that the system offers: `Uring`, or else `Epoll`.
     #[default]
     Auto,
+    /// io_uring(7) for files and epoll(7) for readiness. Linux 5.6 and newer, where nothing forbids it.
+    Uring,
     /// epoll(7). Linux.
     Epoll,
+    /// poll(2). Everywhere; each wait costs as much as there are descriptors waited for.
+    Poll,
 }
 
 impl DriverKind {
+    const NAMES: [(&str, DriverKind); 4] = [
+        ("auto", DriverKind::Auto),
+        ("uring", DriverKind::Uring),
+        ("epoll", DriverKind::Epoll),
+        ("poll", DriverKind::Poll),
+    ];
+
     /// Opens a driver of this kind.
     ///
     /// # Errors
-    /// What the operating system says: too many open files, for one.
+    /// What the operating system says: too many open files, for one; for `Uring` why there is none. `Auto` takes the next
+    /// best instead, and has it say so: [`Driver::note`].
     pub fn open(self) -> io::Result<Box<dyn Driver>> {
         match self {
-            DriverKind::Auto | DriverKind::Epoll => Ok(Box::new(epoll::Epoll::new()?)),
+            DriverKind::Auto => match uring::Uring::new() {
+                Ok(uring) => Ok(Box::new(uring)),
+                Err(refused) => Ok(Box::new(epoll::Epoll::new()?.because(refused.to_string()))),
+            },
+            DriverKind::Uring => Ok(Box::new(uring::Uring::new()?)),
+            DriverKind::Epoll => Ok(Box::new(epoll::Epoll::new()?)),
+            DriverKind::Poll => Ok(Box::new(poll::Poll::new())),
         }
     }
 }
+
+impl FromStr for DriverKind {
+    type Err = UnknownDriver;
+
+    /// The kind with this name, in lower case.
+    fn from_str(name: &str) -> Result<DriverKind, UnknownDriver> {
+        let known = DriverKind::NAMES.iter().find(|(known, _)| *known == name);
+        known.map(|&(_, kind)| kind).ok_or(UnknownDriver)
+    }
+}
+
+/// There is no driver with this name.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct UnknownDriver;
+
+impl fmt::Display for UnknownDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("choose auto, uring, epoll or poll")
+    }
+}
+
+impl std::error::Error for UnknownDriver {}
 
 /// A request to report the readiness of a descriptor.
 #[derive(Copy, Clone, Debug)]
@@ -82,13 +125,15 @@ pub enum Cargo {
     None,
     /// Its buffer.
     Buf(Vec<u8>),
-    /// An accepted connection.
-    Socket {
-        /// The connection.
+    /// An accepted connection or an opened file.
+    Opened {
+        /// The descriptor.
         fd: OwnedFd,
-        /// Its peer's address.
+        /// The connection's peer.
         peer: Option<SockAddr>,
     },
+    /// What was asked about a file.
+    Stat(Box<libc::statx>),
 }
 
 impl Cargo {
@@ -167,10 +212,16 @@ pub trait Driver: Send {
     /// Ends reports on a descriptor that is still open. Unknown ones are ignored.
     fn disarm(&mut self, fd: RawFd);
 
-    /// Whether `op` is worth offering to `carry`, before any attempt at it.
-    fn carries(&self, op: &Op) -> bool {
-        let _ = op;
+    /// Whether `op` is worth offering to `carry`. `waits` says that an attempt at it would wait where no readiness tells
+    /// when it would not: a thread of the pool would have to wait for it. Before an attempt it is false.
+    fn carries(&self, op: &Op, waits: bool) -> bool {
+        let _ = (op, waits);
         false
+    }
+
+    /// Why this is not the driver that was asked for first, as a sentence for people.
+    fn note(&self) -> Option<&str> {
+        None
     }
 
     /// Offers an op to be carried out (rule 7).

@@ -1,5 +1,6 @@
 //! Ops and completions: what goes in and what comes out.
 
+use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::num::NonZeroU64;
@@ -80,6 +81,35 @@ pub enum Op {
         /// Where in the file; `None` is the current position.
         offset: Option<u64>,
     },
+    /// Write what the system keeps of a file to its disk, as fsync(2). Result: 0.
+    Fsync {
+        /// The file.
+        fd: RawFd,
+        /// Only what is needed to read the data back, as fdatasync(2).
+        data_only: bool,
+    },
+    /// Open a file, as openat(2) with `O_CLOEXEC`. Result: the number of the descriptor that is in [`Completion::fd`].
+    Open {
+        /// The folder that a relative path starts from; `AT_FDCWD` for the current one.
+        dir: RawFd,
+        /// The path.
+        path: CString,
+        /// `O_*` flags.
+        flags: i32,
+        /// Permissions of a file that is made.
+        mode: u32,
+    },
+    /// Ask about a file, as statx(2). Result: 0; the answer is in [`Completion::stat`].
+    Stat {
+        /// As for `Open`; with `AT_EMPTY_PATH` and an empty path the file itself.
+        dir: RawFd,
+        /// The path.
+        path: CString,
+        /// `AT_*` flags.
+        flags: i32,
+        /// `STATX_*`: what to ask for.
+        mask: u32,
+    },
     /// Accept a connection (`SOCK_CLOEXEC`, blocking mode). Result: the number of the descriptor
     /// that is in [`Completion::fd`]; the peer's address is in [`Completion::peer`].
     ///
@@ -118,6 +148,9 @@ impl fmt::Debug for Op {
             Op::Send { fd, buf, .. } => write!(f, "Send({fd}, {} bytes)", buf.len()),
             Op::Read { fd, offset, .. } => write!(f, "Read({fd}, at {offset:?})"),
             Op::Write { fd, offset, .. } => write!(f, "Write({fd}, at {offset:?})"),
+            Op::Fsync { fd, data_only } => write!(f, "Fsync({fd}, data only: {data_only})"),
+            Op::Open { path, .. } => write!(f, "Open({path:?})"),
+            Op::Stat { path, .. } => write!(f, "Stat({path:?})"),
             Op::Accept { fd } => write!(f, "Accept({fd})"),
             Op::Connect { fd, addr } => write!(f, "Connect({fd}, {addr:?})"),
             Op::Timeout => f.write_str("Timeout"),
@@ -146,10 +179,12 @@ pub struct Completion {
     /// The op's buffer; `None` for ops without one, and for a cancelled op whose buffer a pool
     /// thread is still using.
     pub buf: Option<Vec<u8>>,
-    /// The accepted connection. Closed when dropped.
+    /// The accepted connection or opened file. Closed when dropped.
     pub fd: Option<OwnedFd>,
     /// The accepted connection's peer.
     pub peer: Option<SockAddr>,
+    /// What was asked about a file.
+    pub stat: Option<Box<libc::statx>>,
 }
 
 impl Completion {

@@ -49,7 +49,17 @@ impl Op {
             Op::Ready { fd, interest, .. } => Some((fd, interest)),
             Op::Recv { fd, .. } | Op::Read { fd, .. } | Op::Accept { fd } => Some((fd, Interest::READ)),
             Op::Send { fd, .. } | Op::Write { fd, .. } | Op::Connect { fd, .. } => Some((fd, Interest::WRITE)),
+            Op::Fsync { .. } | Op::Open { .. } | Op::Stat { .. } => None,
             Op::Timeout | Op::Nop | Op::Blocking(_) => None,
+        }
+    }
+
+    /// The descriptor that this op works on, if it names one.
+    pub(crate) fn works_on(&self) -> Option<RawFd> {
+        match *self {
+            Op::Fsync { fd, .. } => Some(fd),
+            Op::Open { dir, .. } | Op::Stat { dir, .. } => Some(dir).filter(|&dir| dir != libc::AT_FDCWD),
+            _ => self.waits_for().map(|(fd, _)| fd),
         }
     }
 }
@@ -169,12 +179,14 @@ impl Ops {
             Work::Todo(op) => Cargo::of(op),
             Work::Done(cargo) => cargo,
         };
-        let (buf, fd, peer) = match cargo {
-            Cargo::None => (None, None, None),
-            Cargo::Buf(buf) => (Some(buf), None, None),
-            Cargo::Socket { fd, peer } => (None, Some(fd), peer),
-        };
-        Some(Completion { token: slot.token, result, buf, fd, peer })
+        let mut done = Completion { token: slot.token, result, buf: None, fd: None, peer: None, stat: None };
+        match cargo {
+            Cargo::None => {}
+            Cargo::Buf(buf) => done.buf = Some(buf),
+            Cargo::Opened { fd, peer } => (done.fd, done.peer) = (Some(fd), peer),
+            Cargo::Stat(stat) => done.stat = Some(stat),
+        }
+        Some(done)
     }
 
     pub(crate) fn last_serial(&self) -> NonZeroU64 {

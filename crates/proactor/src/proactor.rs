@@ -27,7 +27,8 @@ pub enum Wait {
     Woken,
     /// The timeout passed; there is no completion.
     TimedOut,
-    /// A signal handler ran during the wait. There may be completions as well.
+    /// A signal handler ran during the wait, or the kernel had other business with the thread (the end of a ring). There
+    /// may be completions as well.
     Interrupted,
 }
 
@@ -185,6 +186,12 @@ impl Proactor {
         self.driver.name()
     }
 
+    /// Why it is not the driver that [`DriverKind::Auto`] would rather have, if it is not.
+    #[must_use]
+    pub fn driver_note(&self) -> Option<&str> {
+        self.driver.note()
+    }
+
     /// Waits in the operating system until an op finishes, [`Remote::wake`] is called, a signal
     /// handler runs or `timeout` passes (`None`: never; zero: only look). With completions to be
     /// had already it only looks for more.
@@ -293,13 +300,13 @@ impl Proactor {
             Op::Ready { fd, interest, keep } => self.park(index, fd, interest, keep),
             Op::Timeout => {}
             Op::Connect { .. } => {
-                if !self.offer(key) {
+                if !self.offer(key, false) {
                     self.attempt(index, false);
                 }
             }
             ref op => {
                 let waits_for = op.waits_for();
-                if self.offer(key) {
+                if self.offer(key, false) {
                     return;
                 }
                 match waits_for {
@@ -314,10 +321,10 @@ impl Proactor {
     }
 
     /// Offers an op to the driver; false if it is still the proactor's.
-    fn offer(&mut self, key: OpKey) -> bool {
+    fn offer(&mut self, key: OpKey, waits: bool) -> bool {
         let work = &mut self.ops.slots[key.index as usize].work;
         match work {
-            Work::Todo(op) if self.driver.carries(op) => {}
+            Work::Todo(op) if self.driver.carries(op, waits) => {}
             _ => return false,
         }
         let Work::Todo(op) = mem::replace(work, Work::Done(Cargo::None)) else {
@@ -345,7 +352,7 @@ impl Proactor {
         match tried {
             Attempt::Done(result) => self.ops.finish(index, result),
             Attempt::DoneWith(result, cargo) => self.ops.finish_with(index, result, cargo),
-            Attempt::ForPool => self.hand_to_pool(index),
+            Attempt::Waits => self.hand_over(index),
             Attempt::Blocks => {
                 if let Some((fd, interest)) = self.ops.slot(index).waits_for() {
                     self.blocked(fd, interest);
@@ -355,9 +362,12 @@ impl Proactor {
         }
     }
 
-    /// Hands an op to the pool.
-    pub(crate) fn hand_to_pool(&mut self, index: u32) {
+    /// Has an op that has to wait somewhere carried by the driver or by a thread of the pool.
+    pub(crate) fn hand_over(&mut self, index: u32) {
         let key = self.ops.key(index);
+        if self.offer(key, true) {
+            return;
+        }
         let work = &mut self.ops.slot(index).work;
         let Work::Todo(op) = mem::replace(work, Work::Done(Cargo::None)) else {
             return;

@@ -77,7 +77,7 @@ impl Proactor {
                 if is_ready_op {
                     self.complete_ready(index, interest.into());
                 } else {
-                    self.hand_to_pool(index);
+                    self.hand_over(index);
                 }
             }
             Err(errno) => self.ops.finish(index, Err(errno)),
@@ -230,17 +230,7 @@ fn told(entry: &mut Entry, fd: RawFd, interest: Interest) -> Option<Readiness> {
     if !entry.ready.intersects(lasting) {
         return None;
     }
-    let mut events = 0;
-    for (direction, event) in [
-        (Interest::READ, libc::POLLIN | libc::POLLRDHUP),
-        (Interest::WRITE, libc::POLLOUT),
-        (Interest::PRIORITY, libc::POLLPRI),
-    ] {
-        if interest.contains(direction) {
-            events |= event;
-        }
-    }
-    let now = sys::poll_now(fd, events);
+    let now = sys::poll_now(fd, sys::poll_events(interest));
     // An error is told once: one that nobody's call takes (a socket's error queue) would
     // otherwise complete every wait at once.
     entry.ready = entry.ready.without(Readiness::ERROR);

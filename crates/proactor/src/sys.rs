@@ -5,14 +5,16 @@
 //! - I2: a descriptor passed as number may be closed or wrong: the call then fails with `EBADF`
 //!   (or acts on another file of the caller's), which is not a matter of memory safety.
 
+use std::ffi::CStr;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
-use crate::{Errno, Readiness, SockAddr};
+use crate::{Errno, Interest, Readiness, SockAddr};
 
 /// The kernel transfers at most this much per call (read(2), send(2)): the result fits an `i32`.
-const TRANSFER: usize = 0x7fff_f000;
+pub(crate) const TRANSFER: usize = 0x7fff_f000;
 
 /// Turns the -1 of a system call into its error.
 pub(crate) fn check(result: libc::c_int) -> Result<i32, Errno> {
@@ -38,6 +40,14 @@ pub(crate) fn eventfd() -> io::Result<OwnedFd> {
     Ok(unsafe { own(fd) })
 }
 
+/// Waits until `fd` is readable, a signal comes or the time is up.
+pub(crate) fn poll_for(fd: RawFd, limit: Duration) {
+    let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let millis = i32::try_from(limit.as_millis().max(1)).unwrap_or(i32::MAX);
+    // SAFETY: one valid entry (I1).
+    unsafe { libc::poll(&raw mut entry, 1, millis) };
+}
+
 /// Adds 1 to an eventfd. Async-signal-safe; `errno` is as before.
 pub(crate) fn ring_eventfd(fd: RawFd) {
     let one = 1u64;
@@ -49,15 +59,30 @@ pub(crate) fn ring_eventfd(fd: RawFd) {
     *errno = saved;
 }
 
-/// Looks without waiting at what poll(2) reports of `fd`; empty when the call fails.
-pub(crate) fn poll_now(fd: RawFd, events: i16) -> Readiness {
-    let mut entry = libc::pollfd { fd, events, revents: 0 };
-    // SAFETY: one valid entry (I1).
-    let count = unsafe { libc::poll(&raw mut entry, 1, 0) };
-    if count <= 0 {
-        return Readiness::NONE;
+/// Takes all rings of an eventfd back, so that it is not readable any more.
+pub(crate) fn quiet_eventfd(fd: RawFd) {
+    let mut count = 0u64;
+    // SAFETY: eight writable bytes (I1). It is non-blocking.
+    unsafe { libc::read(fd, (&raw mut count).cast(), mem::size_of::<u64>()) };
+}
+
+/// What poll(2) is asked for by somebody with this interest.
+pub(crate) fn poll_events(interest: Interest) -> i16 {
+    let mut events = 0;
+    for (direction, event) in [
+        (Interest::READ, libc::POLLIN | libc::POLLRDHUP),
+        (Interest::WRITE, libc::POLLOUT),
+        (Interest::PRIORITY, libc::POLLPRI),
+    ] {
+        if interest.contains(direction) {
+            events |= event;
+        }
     }
-    let seen = entry.revents;
+    events
+}
+
+/// What poll(2) has seen. A number that is no open descriptor counts as an error: whoever waits tries, and sees.
+pub(crate) fn poll_readiness(seen: i16) -> Readiness {
     let mut readiness = Readiness::NONE;
     for (event, condition) in [
         (libc::POLLIN, Readiness::READ),
@@ -72,6 +97,14 @@ pub(crate) fn poll_now(fd: RawFd, events: i16) -> Readiness {
         }
     }
     readiness
+}
+
+/// Looks without waiting at what poll(2) reports of `fd`; empty when the call fails.
+pub(crate) fn poll_now(fd: RawFd, events: i16) -> Readiness {
+    let mut entry = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: one valid entry (I1).
+    let count = unsafe { libc::poll(&raw mut entry, 1, 0) };
+    if count <= 0 { Readiness::NONE } else { poll_readiness(entry.revents) }
 }
 
 /// Appends what `call` writes to the spare room of `buf`.
@@ -153,6 +186,30 @@ fn position(offset: Option<u64>) -> Result<libc::off_t, Errno> {
     offset.map_or(Ok(-1), |at| libc::off_t::try_from(at).map_err(|_| Errno::from_code(libc::EINVAL)))
 }
 
+/// fsync(2), or fdatasync(2).
+pub(crate) fn fsync(fd: RawFd, data_only: bool) -> Result<i32, Errno> {
+    // SAFETY: takes no pointers.
+    check(unsafe { if data_only { libc::fdatasync(fd) } else { libc::fsync(fd) } })
+}
+
+/// openat(2), close-on-exec.
+pub(crate) fn open_at(dir: RawFd, path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd, Errno> {
+    let flags = flags | libc::O_CLOEXEC;
+    // SAFETY: a null-terminated string (I1).
+    let fd = again(|| check(unsafe { libc::openat(dir, path.as_ptr(), flags, mode) }))?;
+    // SAFETY: fresh from the kernel.
+    Ok(unsafe { own(fd) })
+}
+
+/// statx(2).
+pub(crate) fn stat_at(dir: RawFd, path: &CStr, flags: i32, mask: u32) -> Result<Box<libc::statx>, Errno> {
+    let mut place = Box::new(MaybeUninit::<libc::statx>::zeroed());
+    // SAFETY: a null-terminated string and a writable place (I1).
+    check(unsafe { libc::statx(dir, path.as_ptr(), flags, mask, place.as_mut_ptr()) })?;
+    // SAFETY: zeroed, then filled in; every bit pattern is a valid `statx`.
+    Ok(unsafe { place.assume_init() })
+}
+
 /// accept4(2) with `SOCK_CLOEXEC`; blocks if the descriptor does.
 pub(crate) fn accept(fd: RawFd) -> Result<(OwnedFd, SockAddr), Errno> {
     let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
@@ -201,15 +258,13 @@ pub(crate) fn set_status_flags(fd: RawFd, flags: i32) -> Result<i32, Errno> {
 
 /// Whether `fd` is a regular file, directory or block device: always ready for poll(2), and yet
 /// its reads wait for the disk.
-pub(crate) fn is_on_disk(fd: RawFd) -> bool {
+pub(crate) fn on_disk(fd: RawFd) -> Result<bool, Errno> {
     let mut stat = MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: writable for one `stat` (I1).
-    if unsafe { libc::fstat(fd, stat.as_mut_ptr()) } < 0 {
-        return false;
-    }
+    check(unsafe { libc::fstat(fd, stat.as_mut_ptr()) })?;
     // SAFETY: zeroed, then filled in; every bit pattern is a valid `stat`.
     let kind = unsafe { stat.assume_init() }.st_mode & libc::S_IFMT;
-    matches!(kind, libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK)
+    Ok(matches!(kind, libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK))
 }
 
 /// A second descriptor for the same open file, close-on-exec.

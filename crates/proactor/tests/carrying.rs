@@ -47,7 +47,7 @@ impl Driver for Carrying {
         Ok(())
     }
     fn disarm(&mut self, _: i32) {}
-    fn carries(&self, op: &Op) -> bool {
+    fn carries(&self, op: &Op, _waits: bool) -> bool {
         matches!(op, Op::Recv { .. })
     }
     fn carry(&mut self, key: OpKey, op: Op) -> Result<(), Op> {

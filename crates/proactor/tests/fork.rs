@@ -62,7 +62,12 @@ fn child_gets_objects_of_its_own_and_the_parent_is_not_disturbed() {
         assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
         assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:#x}");
         let short = Some(Duration::from_millis(2));
-        assert_eq!(proactor.wait(short).unwrap(), Wait::TimedOut, "the parent was not woken");
+        // The end of a ring of an earlier driver may interrupt the thread that used it.
+        let mut waited = proactor.wait(short).unwrap();
+        while waited == Wait::Interrupted {
+            waited = proactor.wait(short).unwrap();
+        }
+        assert_eq!(waited, Wait::TimedOut, "the parent was not woken");
         there.write_all(b"x").unwrap();
         assert_eq!(complete(&mut proactor).token, 1, "the registration is still there");
         proactor.forget(here.as_raw_fd());

@@ -347,7 +347,7 @@ fn forget_ends_the_registration_even_if_a_duplicate_lives() {
         let here = put_at(one, fd);
         let duplicate = here.try_clone().unwrap();
         proactor.submit(readable(&here), 1);
-        assert!(is_registered(fd));
+        assert_eq!(is_registered(fd), proactor.driver_name() != "poll");
         proactor.forget(fd);
         assert!(!is_registered(fd));
         drop((here, duplicate));

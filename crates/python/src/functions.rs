@@ -237,6 +237,7 @@ fn own_methods() -> Vec<ffi::PyMethodDef> {
         method!(c"_tasklets", primitives::all_tasklets, c"_tasklets()\n--\n\n"),
         method!(c"_watch_blocked", monitor::watch_blocked, c"_watch_blocked(milliseconds)\n--\n\n"),
         method!(c"_serve", monitor::serve, c"_serve(path)\n--\n\n"),
+        method!(c"_driver", primitives::driver, c"_driver()\n--\n\n"),
         method!(c"_stats", primitives::stats, c"_stats()\n--\n\n"),
         method!(c"_end", lifecycle::end, c"_end()\n--\n\n"),
         method!(c"_after_fork", lifecycle::after_fork, c"_after_fork()\n--\n\n"),

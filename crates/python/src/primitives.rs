@@ -106,6 +106,14 @@ pub(crate) fn remove_timer(args: Args) -> PyResult<Obj> {
     Ok(Obj::bool(Runtime::get()?.remove_timer(lissom_sched::TimerKey::from_bits(bits))))
 }
 
+/// `_driver()`: the name of the calling thread's driver, and why it is not the one that is preferred, or `None`.
+pub(crate) fn driver(args: Args) -> PyResult<Obj> {
+    args.none("_driver")?;
+    let (name, note) = Runtime::get()?.proactor(|it| (it.driver_name(), it.driver_note().map(str::to_owned)));
+    let note = note.map_or_else(|| Ok(Obj::none()), |note| Obj::str(&note))?;
+    Obj::tuple([Obj::str(name)?, note])
+}
+
 /// `_stats()`: counters of the calling thread's scheduler.
 pub(crate) fn stats(args: Args) -> PyResult<Obj> {
     args.none("_stats")?;

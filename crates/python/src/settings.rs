@@ -2,6 +2,9 @@
 
 use std::sync::OnceLock;
 
+use lissom_proactor::DriverKind;
+use lissom_proactor::driver::UnknownDriver;
+
 /// What a user may choose.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -9,6 +12,8 @@ pub(crate) struct Settings {
     pub(crate) stack_size: usize,
     /// `LISSOM_THREAD_STACK_SIZE`: the same for tasklets that stand for threads.
     pub(crate) thread_stack_size: usize,
+    /// `LISSOM_DRIVER`: how the proactor waits.
+    pub(crate) driver: DriverKind,
 }
 
 /// On 3.11 one counter limits Python and C recursion alike, so a stack must carry a thousand levels of either.
@@ -31,12 +36,11 @@ static SETTINGS: OnceLock<Settings> = OnceLock::new();
 pub(crate) fn load() -> Result<(), String> {
     let stack_size = size("LISSOM_STACK_SIZE", DEFAULT_STACK_SIZE)?;
     let thread_stack_size = size("LISSOM_THREAD_STACK_SIZE", DEFAULT_THREAD_STACK_SIZE)?;
-    if let Ok(driver) = std::env::var("LISSOM_DRIVER")
-        && !matches!(driver.as_str(), "auto" | "epoll")
-    {
-        return Err(format!("LISSOM_DRIVER={driver} is not supported: choose auto or epoll"));
-    }
-    let _ = SETTINGS.set(Settings { stack_size, thread_stack_size });
+    let driver = std::env::var("LISSOM_DRIVER").map_or(Ok(DriverKind::Auto), |name| {
+        let unknown = |choices| format!("LISSOM_DRIVER={name} is not supported: {choices}");
+        name.parse().map_err(|choices: UnknownDriver| unknown(choices))
+    })?;
+    let _ = SETTINGS.set(Settings { stack_size, thread_stack_size, driver });
     Ok(())
 }
 

@@ -40,6 +40,7 @@ pub struct Epoll {
     batch: Box<[libc::epoll_event]>,
     /// May use epoll_pwait2(2), if it is there.
     precise: bool,
+    note: Option<String>,
 }
 
 impl Epoll {
@@ -53,7 +54,14 @@ impl Epoll {
         // SAFETY: fresh from the kernel.
         let epoll = unsafe { sys::own(fd) };
         let blank = libc::epoll_event { events: 0, u64: 0 };
-        Ok(Epoll { epoll, batch: vec![blank; BATCH].into_boxed_slice(), precise: true })
+        Ok(Epoll { epoll, batch: vec![blank; BATCH].into_boxed_slice(), precise: true, note: None })
+    }
+
+    /// Says why it is used instead of another driver.
+    #[must_use]
+    pub fn because(mut self, note: String) -> Epoll {
+        self.note = Some(note);
+        self
     }
 
     /// Waits in whole milliseconds, as on kernels before 5.11. For tests of that fallback.
@@ -61,6 +69,11 @@ impl Epoll {
     pub fn in_milliseconds(mut self) -> Epoll {
         self.precise = false;
         self
+    }
+
+    /// Has `wait` end whenever `fd`, an eventfd, is rung.
+    pub(crate) fn listen(&self, fd: RawFd) -> Result<(), Errno> {
+        self.control(libc::EPOLL_CTL_ADD, fd, (libc::EPOLLIN | libc::EPOLLET) as u32, BELL)
     }
 
     fn control(&self, action: i32, fd: RawFd, events: u32, data: u64) -> Result<(), Errno> {
@@ -152,17 +165,20 @@ impl Driver for Epoll {
     }
 
     fn fresh(&self) -> io::Result<Box<dyn Driver>> {
-        let precise = self.precise;
-        Ok(Box::new(Epoll { precise, ..Epoll::new()? }))
+        let (precise, note) = (self.precise, self.note.clone());
+        Ok(Box::new(Epoll { precise, note, ..Epoll::new()? }))
     }
 
     fn attach(&mut self, bell: BorrowedFd<'_>) -> io::Result<()> {
-        let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
-        Ok(self.control(libc::EPOLL_CTL_ADD, bell.as_raw_fd(), events, BELL)?)
+        Ok(self.listen(bell.as_raw_fd())?)
     }
 
     fn keeps(&self) -> bool {
         true
+    }
+
+    fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     fn arm(&mut self, watch: Watch) -> Result<(), Errno> {

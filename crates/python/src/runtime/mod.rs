@@ -35,7 +35,7 @@ mod wait;
 use std::cell::{Cell, RefCell};
 
 use lissom_fiber::{PoolSettings, StackPool};
-use lissom_proactor::{DriverKind, Proactor, Remote};
+use lissom_proactor::{Proactor, Remote};
 use lissom_sched::{ThreadId, Timers};
 use pyo3_ffi as ffi;
 
@@ -145,7 +145,7 @@ impl Runtime {
         let settings = settings::get();
         let stacks = pool_of(settings.stack_size)?;
         let thread_stacks = pool_of(settings.thread_stack_size)?;
-        let proactor = Proactor::new(DriverKind::Auto).map_err(|error| object::io_error(&error))?;
+        let proactor = Proactor::new(settings.driver).map_err(|error| object::io_error(&error))?;
         let (thread, main_id) = world().add_thread();
         let main = tasklet_type::new_main(main_id)?;
         // SAFETY: the GIL is held, so the thread has a state.

@@ -1,0 +1,138 @@
+//! One op in the ring: the request made of it, and the outcome made of its completion.
+
+use std::mem::{self, MaybeUninit};
+use std::os::fd::RawFd;
+
+use io_uring::types::{self, Fd};
+use io_uring::{opcode, squeue};
+
+use crate::driver::{Cargo, Event, Outcome};
+use crate::{Errno, Op, OpKey, SockAddr, sys};
+
+/// The kernel's "current position" of a file.
+const CURRENT: u64 = u64::MAX;
+
+/// Where the kernel puts what is no buffer of the op's.
+enum Room {
+    None,
+    Address(Box<(MaybeUninit<libc::sockaddr_storage>, libc::socklen_t)>),
+    Stat(Box<MaybeUninit<libc::statx>>),
+}
+
+/// An op with all that the kernel reads and writes for it (I1 of the driver).
+pub(super) struct Carried {
+    key: OpKey,
+    op: Op,
+    room: Room,
+}
+
+impl Carried {
+    pub(super) fn new(key: OpKey, mut op: Op) -> Carried {
+        let room = match &mut op {
+            Op::Accept { .. } => {
+                let length = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+                Room::Address(Box::new((MaybeUninit::zeroed(), length)))
+            }
+            Op::Stat { .. } => Room::Stat(Box::new(MaybeUninit::zeroed())),
+            Op::Recv { buf, flags, .. } if *flags & libc::MSG_TRUNC != 0 => {
+                // tcp(7): bytes are counted but not written.
+                buf.spare_capacity_mut().fill(MaybeUninit::new(0));
+                Room::None
+            }
+            _ => Room::None,
+        };
+        Carried { key, op, room }
+    }
+
+    pub(super) fn key(&self) -> OpKey {
+        self.key
+    }
+
+    pub(super) fn into_op(self) -> Op {
+        self.op
+    }
+
+    /// The request for the op.
+    pub(super) fn entry(&mut self) -> squeue::Entry {
+        match (&mut self.op, &mut self.room) {
+            (Op::Read { fd, buf, offset }, _) => {
+                let (start, length) = spare(buf);
+                opcode::Read::new(Fd(*fd), start, length).offset(offset.unwrap_or(CURRENT)).build()
+            }
+            (Op::Write { fd, buf, offset }, _) => {
+                let (start, length) = (buf.as_ptr(), clamp(buf.len()));
+                opcode::Write::new(Fd(*fd), start, length).offset(offset.unwrap_or(CURRENT)).build()
+            }
+            (Op::Recv { fd, buf, flags }, _) => {
+                let (start, length) = spare(buf);
+                opcode::Recv::new(Fd(*fd), start, length).flags(*flags).build()
+            }
+            (Op::Send { fd, buf, flags }, _) => {
+                let (start, length) = (buf.as_ptr(), clamp(buf.len()));
+                opcode::Send::new(Fd(*fd), start, length).flags(*flags | libc::MSG_NOSIGNAL).build()
+            }
+            (Op::Fsync { fd, data_only }, _) => {
+                let flags = if *data_only { types::FsyncFlags::DATASYNC } else { types::FsyncFlags::empty() };
+                opcode::Fsync::new(Fd(*fd)).flags(flags).build()
+            }
+            (Op::Open { dir, path, flags, mode }, _) => {
+                opcode::OpenAt::new(Fd(*dir), path.as_ptr()).flags(*flags | libc::O_CLOEXEC).mode(*mode).build()
+            }
+            (Op::Stat { dir, path, flags, mask }, Room::Stat(place)) => {
+                let place = place.as_mut_ptr().cast::<types::statx>();
+                opcode::Statx::new(Fd(*dir), path.as_ptr(), place).flags(*flags).mask(*mask).build()
+            }
+            (Op::Accept { fd }, Room::Address(room)) => {
+                let (place, length) = (room.0.as_mut_ptr().cast(), &raw mut room.1);
+                opcode::Accept::new(Fd(*fd), place, length).flags(libc::SOCK_CLOEXEC).build()
+            }
+            (Op::Connect { fd, addr }, _) => {
+                let bytes = addr.as_bytes();
+                let length = libc::socklen_t::try_from(bytes.len()).unwrap_or(libc::socklen_t::MAX);
+                opcode::Connect::new(Fd(*fd), bytes.as_ptr().cast(), length).build()
+            }
+            _ => opcode::Nop::new().build(),
+        }
+    }
+
+    /// The event for the op's completion.
+    pub(super) fn finish(self, result: i32) -> Event {
+        let Carried { key, op, room } = self;
+        let result = if result < 0 { Err(Errno::from_code(result.saturating_neg())) } else { Ok(result) };
+        let cargo = match (op, room, result) {
+            (Op::Read { mut buf, .. } | Op::Recv { mut buf, .. }, _, Ok(got)) => {
+                // What MSG_TRUNC counts beyond the buffer is not in it.
+                let filled = (buf.len() + got as usize).min(buf.capacity());
+                // SAFETY: within the capacity; the kernel has written these bytes.
+                unsafe { buf.set_len(filled) };
+                Cargo::Buf(buf)
+            }
+            (Op::Open { .. }, _, Ok(number)) => Cargo::Opened { fd: taken(number), peer: None },
+            (Op::Accept { .. }, Room::Address(room), Ok(number)) => {
+                let length = (room.1 as usize).min(mem::size_of::<libc::sockaddr_storage>());
+                // SAFETY: zeroed, then partly overwritten by the kernel.
+                let bytes = unsafe { std::slice::from_raw_parts(room.0.as_ptr().cast::<u8>(), length) };
+                Cargo::Opened { fd: taken(number), peer: Some(SockAddr::from_bytes(bytes)) }
+            }
+            // SAFETY: zeroed, then written by the kernel; every bit pattern is a valid `statx`.
+            (Op::Stat { .. }, Room::Stat(place), Ok(_)) => Cargo::Stat(unsafe { place.assume_init() }),
+            (op, _, _) => Cargo::of(op),
+        };
+        Event::Done { key, outcome: Outcome { result, cargo } }
+    }
+}
+
+fn taken(number: RawFd) -> std::os::fd::OwnedFd {
+    // SAFETY: fresh from the kernel.
+    unsafe { sys::own(number) }
+}
+
+fn clamp(length: usize) -> u32 {
+    length.min(sys::TRANSFER) as u32
+}
+
+/// The spare room of a buffer, which the op owns until its completion.
+fn spare(buf: &mut Vec<u8>) -> (*mut u8, u32) {
+    let room = buf.spare_capacity_mut();
+    (room.as_mut_ptr().cast(), clamp(room.len()))
+}
