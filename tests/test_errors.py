@@ -34,6 +34,16 @@ def test_uncaught_exception_is_reported_once_with_tasklet_and_traceback(reported
     assert [frame.name for frame in traceback.extract_tb(exception.__traceback__)] == ["fail"]
 
 
+def test_join_that_begins_while_the_exception_is_reported_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    reporting = lissom.channel()
+    monkeypatch.setattr(lissom, "excepthook", lambda *_: reporting.receive())
+    tasklet = lissom.spawn(fail)
+    lissom.schedule()
+    lissom.spawn(reporting.send, None)
+    with lissom.timeout(30), pytest.raises(LookupError):
+        lissom.join(tasklet)
+
+
 def test_exception_that_was_reported_is_raised_by_a_later_join(reported: list[object]) -> None:
     tasklet = lissom.spawn(fail)
     lissom.run()

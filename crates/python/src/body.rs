@@ -49,6 +49,10 @@ fn leave(runtime: &Runtime, tasklet: &Tasklet) {
     if let Carried::Value(value) = tasklet.carried.replace(Carried::Nothing) {
         runtime.drop_later(Some(value));
     }
+    // Those who have come while what ended it was reported, which may wait itself.
+    for joiner in tasklet.take_joiners() {
+        joiner.unpark(Wake::Event);
+    }
     world().remove(tasklet.id());
     runtime.promote_next();
     if callbacks::special() {

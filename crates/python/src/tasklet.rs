@@ -74,6 +74,10 @@ pub(crate) enum Why {
     Job,
     /// The end of a process.
     Process(i32),
+    /// A file on a disk, by descriptor.
+    Disk(i32),
+    /// The disk, for a path.
+    Path,
     /// The other tasklets, in `run()`.
     Run,
 }
@@ -102,6 +106,8 @@ impl std::fmt::Display for Why {
             Why::Send(address) => write!(f, "a receiver on the channel at {address:#x}"),
             Why::Receive(address) => write!(f, "a sender on the channel at {address:#x}"),
             Why::Job => write!(f, "a function in a blocking thread"),
+            Why::Disk(fd) => write!(f, "the disk, for descriptor {fd}"),
+            Why::Path => write!(f, "the disk, for a path"),
             Why::Process(pid) => write!(f, "the end of process {pid}"),
             Why::Run => write!(f, "the other tasklets to finish"),
         }

@@ -1,25 +1,46 @@
-//! `io.FileIO`, the raw files below `open()`: pipes, terminals, FIFOs.
+//! `io.FileIO`, the raw files below `open()`, and `open()` itself.
 //!
-//! The buffered and text layers reach these methods by name, so `p.stdout.readline()` and `sys.stdin` are served too.
-//! Regular files never wait here: a read costs them one look with poll(2), which always finds them ready.
+//! The buffered and text layers reach these methods by name, so `p.stdout.readline()` and `sys.stdin` are served too. A read
+//! of what is in memory is one system call, as it is without hooks.
 
 use pyo3_ffi as ffi;
+use pyo3_ffi::PyObject;
 
 use super::buffer::Buffer;
 use super::call::{Call, hook};
-use super::os::{Kind, is_ready, kind, read_some, wait_readable, write_all};
+use super::os::{Kind, kind, read_some, wait_readable, write_all};
 use super::slot::{Hook, Owner};
-use crate::object::{Obj, PyResult, Raised, check, clear_error};
+use super::{disk, fifo};
+use crate::object::{Obj, PyResult, check, clear_error, runtime_error};
 
 const FILE: Owner = Owner::Type(c"_io", c"FileIO");
 
 /// How much `readall` asks for at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// The descriptor; `None` for a closed file, of which the original complains.
-fn descriptor(call: &Call) -> Option<i32> {
-    let fd = Obj::borrowed(call.slf).attr(c"fileno").and_then(|fileno| fileno.call([])).and_then(|fd| fd.to_i64());
-    fd.map_err(|Raised| clear_error()).ok().and_then(|fd| i32::try_from(fd).ok())
+/// The descriptor, -1 for a closed file, of which the original complains.
+///
+/// It is the first field of the C struct behind `FileIO` (`fileio` in `Modules/_io/fileio.c`), as [`self_check`] makes sure.
+fn descriptor(file: *mut PyObject) -> i32 {
+    // SAFETY: a method of `FileIO` is called with an instance of it, whose first field follows the header.
+    unsafe { file.cast::<u8>().add(std::mem::size_of::<PyObject>()).cast::<i32>().read() }
+}
+
+/// Compares the place of the descriptor with what a file says of itself.
+///
+/// # Errors
+/// `RuntimeError` if they differ; what opening a file may raise.
+pub(super) fn self_check() -> PyResult<()> {
+    let file = FILE.object()?.call([&Obj::str("/dev/null")?])?;
+    let known = file.attr(c"fileno")?.call([])?.to_i64()?;
+    let fits = FILE.object()?.attr(c"__basicsize__")?.to_i64()? as usize >= std::mem::size_of::<PyObject>() + 4;
+    let matches = fits && i64::from(descriptor(file.ptr())) == known;
+    file.attr(c"close")?.call([])?;
+    let closed = descriptor(file.ptr()) == -1;
+    if matches && closed {
+        return Ok(());
+    }
+    Err(runtime_error("cannot hook: file objects of this interpreter are laid out in a way that lissom does not know"))
 }
 
 /// Whether the file was opened for reading or writing; if not, the original complains.
@@ -27,43 +48,106 @@ fn allows(call: &Call, question: &std::ffi::CStr) -> PyResult<bool> {
     FILE.object()?.attr(question)?.call([&Obj::borrowed(call.slf)])?.truth()
 }
 
-/// `read(size=-1)` and `readinto(buffer)`: the original takes what there is, once there is something.
-fn read(call: &Call) -> PyResult<Obj> {
-    if let Some(fd) = descriptor(call)
-        && !is_ready(fd, libc::POLLIN)
-        && kind(fd) != Kind::Plain
-        && allows(call, c"readable")?
-    {
+/// What the original takes at once, once there is something; at most `length` bytes.
+fn once_readable(call: &Call) -> PyResult<Obj> {
+    let fd = descriptor(call.slf);
+    if kind(fd) != Kind::Plain && allows(call, c"readable")? {
         wait_readable(call.runtime, fd)?;
     }
     call.original()
 }
 
+/// `readinto(buffer)`.
+fn readinto(call: &Call) -> PyResult<Obj> {
+    let fd = descriptor(call.slf);
+    let (0.., Some(target)) = (fd, call.arg(0)) else { return call.original() };
+    let Ok(buffer) = Buffer::writable(target) else {
+        clear_error();
+        return call.original();
+    };
+    if buffer.len() == 0 {
+        drop(buffer);
+        return call.original();
+    }
+    match disk::read(call.runtime, fd, buffer.ptr(), buffer.len(), None)? {
+        Some(got) => Obj::int(got as i64),
+        None => {
+            drop(buffer);
+            once_readable(call)
+        }
+    }
+}
+
 /// `read(size=-1)`: without a size it is `readall`.
-fn read_sized(call: &Call) -> PyResult<Obj> {
-    let all = match call.arg(0) {
-        None => true,
-        // SAFETY: valid arguments.
-        Some(size) => unsafe {
-            size == ffi::Py_None() || (ffi::PyLong_Check(size) != 0 && ffi::PyLong_AsLong(size) < 0)
-        },
+fn read(call: &Call) -> PyResult<Obj> {
+    let size = match call.arg(0) {
+        None => -1,
+        // SAFETY: valid references.
+        Some(size) if unsafe { size == ffi::Py_None() } => -1,
+        // SAFETY: as above.
+        Some(size) if unsafe { ffi::PyLong_Check(size) != 0 } => unsafe { ffi::PyLong_AsLongLong(size) },
+        Some(_) => 0,
     };
     clear_error();
-    // The original of either method reads to the end by itself where nothing waits.
-    if all { readall(call) } else { read(call) }
+    let fd = descriptor(call.slf);
+    match size {
+        _ if fd < 0 => call.original(),
+        ..0 => readall(call),
+        0 => call.original(),
+        _ => match disk::read_bytes(call.runtime, fd, size as usize, None)? {
+            Some(bytes) => Ok(bytes),
+            None => once_readable(call),
+        },
+    }
+}
+
+/// How much there is from the current position of a regular file to its end, at this moment.
+fn rest_of(fd: i32) -> usize {
+    // SAFETY: plain bytes, written by the call.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: plain system calls; errors mean nothing is known.
+    let (known, position) = unsafe { (libc::fstat(fd, &mut status) == 0, libc::lseek(fd, 0, libc::SEEK_CUR)) };
+    let rest = if known && position >= 0 { status.st_size - position } else { 0 };
+    usize::try_from(rest).unwrap_or(0)
 }
 
 /// `readall()`: to the end of the stream.
 fn readall(call: &Call) -> PyResult<Obj> {
-    let Some(fd) = descriptor(call) else { return call.original() };
-    let kind = kind(fd);
-    if kind == Kind::Plain || !allows(call, c"readable")? {
+    let fd = descriptor(call.slf);
+    if fd < 0 || !allows(call, c"readable")? {
         return call.original();
     }
+    if disk::is_regular(fd) {
+        return rest_of_file(call, fd);
+    }
+    let kind = kind(fd);
+    if kind == Kind::Plain {
+        return call.original();
+    }
+    join(|| read_some(call.runtime, fd, &kind, CHUNK))
+}
+
+/// All of a regular file, which may grow meanwhile: one piece that takes what there is and sees the end, then more.
+fn rest_of_file(call: &Call, fd: i32) -> PyResult<Obj> {
+    let expected = rest_of(fd);
+    let Some(first) = disk::read_bytes(call.runtime, fd, expected + 1, None)? else { return call.original() };
+    // SAFETY: a bytes object.
+    if unsafe { ffi::PyBytes_Size(first.ptr()) } as usize <= expected {
+        return Ok(first);
+    }
+    let mut first = Some(first);
+    join(|| match first.take() {
+        Some(first) => Ok(first),
+        None => disk::read_bytes(call.runtime, fd, CHUNK, None)?.map_or_else(|| Obj::bytes(b""), Ok),
+    })
+}
+
+/// Joins the pieces that come until there are no more.
+fn join(mut next: impl FnMut() -> PyResult<Obj>) -> PyResult<Obj> {
     // SAFETY: the GIL is held.
     let parts = Obj::owned(unsafe { ffi::PyList_New(0) })?;
     loop {
-        let part = read_some(call.runtime, fd, &kind, CHUNK)?;
+        let part = next()?;
         // SAFETY: a bytes object.
         if unsafe { ffi::PyBytes_Size(part.ptr()) } == 0 {
             return Obj::bytes(b"")?.attr(c"join")?.call([&parts]);
@@ -75,7 +159,8 @@ fn readall(call: &Call) -> PyResult<Obj> {
 
 /// `write(data)`.
 fn write(call: &Call) -> PyResult<Obj> {
-    let (Some(data), Some(fd)) = (call.arg(0), descriptor(call)) else { return call.original() };
+    let fd = descriptor(call.slf);
+    let (0.., Some(data)) = (fd, call.arg(0)) else { return call.original() };
     let kind = kind(fd);
     if kind == Kind::Plain || !allows(call, c"writable")? {
         return call.original();
@@ -87,11 +172,22 @@ fn write(call: &Call) -> PyResult<Obj> {
     Obj::int(write_all(call.runtime, fd, &kind, &buffer)? as i64)
 }
 
+/// `open(file, ...)`: the path is asked for before the original opens it; a FIFO waits for its other end.
+fn open(call: &Call) -> PyResult<Obj> {
+    if let Some(path) = call.named(0, "file").and_then(disk::path)
+        && disk::warm(call.runtime, &path)? == disk::Found::Fifo
+    {
+        return fifo::open(call, Obj::import(c"_io")?.attr(c"open")?, &path);
+    }
+    call.original()
+}
+
 pub(super) fn table() -> Vec<Hook> {
     vec![
-        hook!(FILE, c"read", read_sized),
-        hook!(FILE, c"readinto", read),
-        hook!(FILE, c"readall", readall),
-        hook!(FILE, c"write", write),
+        hook!(FILE, c"read", read).costs(1),
+        hook!(FILE, c"readinto", readinto).costs(1),
+        hook!(FILE, c"readall", readall).costs(1),
+        hook!(FILE, c"write", write).costs(1),
+        hook!(Owner::Module(c"_io"), c"open", open),
     ]
 }

@@ -17,6 +17,8 @@ mod buffered;
 pub(crate) mod call;
 mod dealloc;
 mod deep;
+mod disk;
+mod fifo;
 mod file;
 mod lock;
 mod os;
@@ -122,6 +124,7 @@ pub(crate) fn install(threads: bool) -> PyResult<()> {
 fn prepare() -> PyResult<()> {
     socket_object::self_check()?;
     select::self_check()?;
+    file::self_check()?;
     // Up to 3.12 a lock tells of the end of a thread, later a handle.
     dealloc::watch(&[rlock::WATCHED, if cfg!(Py_3_13) { thread::WATCHED } else { lock::WATCHED }])?;
     thread::watch_ident()?;

@@ -11,6 +11,7 @@ use super::buffer::{Buffer, NewBytes};
 use super::call::{Call, hook};
 use super::slot::{Hook, Owner};
 use super::socket::{forget, integer, without_blocking};
+use super::{disk, fifo};
 use crate::jobs;
 use crate::object::{Obj, PyResult, Raised, check, clear_error, error_matches, os_error, system_call_failed};
 use crate::runtime::Runtime;
@@ -36,13 +37,18 @@ pub(super) enum Kind {
 pub(super) fn kind(fd: i32) -> Kind {
     // SAFETY: plain bytes, written by the call.
     let mut status: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: plain system calls; errors mean a bad descriptor.
-    let (known, mode) = unsafe { (libc::fstat(fd, &mut status) == 0, libc::fcntl(fd, libc::F_GETFL)) };
-    if !known || mode < 0 || mode & libc::O_NONBLOCK != 0 {
+    // SAFETY: a plain system call; an error means a bad descriptor.
+    let known = unsafe { libc::fstat(fd, &mut status) == 0 };
+    let format = status.st_mode & libc::S_IFMT;
+    if !known || matches!(format, libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK) {
         return Kind::Plain;
     }
-    match status.st_mode & libc::S_IFMT {
-        libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK => Kind::Plain,
+    // SAFETY: a plain system call.
+    let mode = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    if mode < 0 || mode & libc::O_NONBLOCK != 0 {
+        return Kind::Plain;
+    }
+    match format {
         libc::S_IFSOCK => Kind::Socket,
         _ => Kind::Stream,
     }
@@ -120,11 +126,92 @@ fn read(call: &Call) -> PyResult<Obj> {
     let (Some(fd), Some(length)) = (descriptor(call, 0, "fd"), integer(call.named(1, "length"), -1)) else {
         return call.original();
     };
+    if length <= 0 {
+        return call.original();
+    }
+    if let Some(bytes) = disk::read_bytes(call.runtime, fd, length as usize, None)? {
+        return Ok(bytes);
+    }
     let kind = kind(fd);
-    if kind == Kind::Plain || length < 0 {
+    if kind == Kind::Plain {
         return call.original();
     }
     read_some(call.runtime, fd, &kind, length as usize)
+}
+
+/// `pread(fd, length, offset)`.
+fn pread(call: &Call) -> PyResult<Obj> {
+    let (length, offset) = (integer(call.arg(1), -1), integer(call.arg(2), -1));
+    let (Some(fd), Some(length @ 1..), Some(offset @ 0..)) = (descriptor(call, 0, "fd"), length, offset) else {
+        return call.original();
+    };
+    match disk::read_bytes(call.runtime, fd, length as usize, Some(offset as u64))? {
+        Some(bytes) => Ok(bytes),
+        None => call.original(),
+    }
+}
+
+/// `eventfd_read(fd)`.
+fn eventfd_read(call: &Call) -> PyResult<Obj> {
+    if let Some(fd) = descriptor(call, 0, "fd").filter(|&fd| kind(fd) == Kind::Stream) {
+        wait_readable(call.runtime, fd)?;
+    }
+    call.original()
+}
+
+/// `fsync(fd)`.
+fn fsync(call: &Call) -> PyResult<Obj> {
+    synchronise(call, false)
+}
+
+/// `fdatasync(fd)`.
+fn fdatasync(call: &Call) -> PyResult<Obj> {
+    synchronise(call, true)
+}
+
+fn synchronise(call: &Call, data_only: bool) -> PyResult<Obj> {
+    let Some(file) = call.named(0, "fd") else { return call.original() };
+    // SAFETY: a valid reference; objects with a `fileno` are taken, too.
+    let fd = unsafe { ffi::PyObject_AsFileDescriptor(file) };
+    if fd < 0 {
+        clear_error();
+        return call.original();
+    }
+    disk::synchronise(call.runtime, fd, data_only)?;
+    Ok(Obj::none())
+}
+
+/// `sync()`: for all files.
+fn sync(call: &Call) -> PyResult<Obj> {
+    in_pool(call, c"sync")
+}
+
+// ---- paths -----------------------------------------------------------------------------------------------------------
+
+/// Whether a path is relative to the current folder; else only the original knows what to.
+fn is_simple(call: &Call) -> bool {
+    call.named(usize::MAX, "dir_fd").is_none_or(|dir| dir == Obj::none().ptr())
+}
+
+/// `stat(path)`, `lstat`, `access`, `listdir`, `scandir`: the original finds in memory what it asks for.
+fn with_path(call: &Call) -> PyResult<Obj> {
+    if let Some(path) = call.named(0, "path").filter(|_| is_simple(call)).and_then(disk::path) {
+        disk::warm(call.runtime, &path)?;
+    }
+    call.original()
+}
+
+/// `open(path, flags, mode)`: opening a FIFO waits for its other end.
+fn open(call: &Call) -> PyResult<Obj> {
+    let Some(path) = call.named(0, "path").filter(|_| is_simple(call)).and_then(disk::path) else {
+        return call.original();
+    };
+    let flags = integer(call.named(1, "flags"), 0).unwrap_or(0) as i32;
+    let at_once = libc::O_NONBLOCK | libc::O_PATH;
+    if disk::warm(call.runtime, &path)? == disk::Found::Fifo && flags & at_once == 0 {
+        return fifo::open(call, Obj::import(c"posix")?.attr(c"open")?, &path);
+    }
+    call.original()
 }
 
 /// `write(fd, data)`.
@@ -192,6 +279,9 @@ fn write_some(runtime: &Runtime, fd: i32, kind: &Kind, data: *const u8, len: usi
 /// `sendfile(out_fd, in_fd, offset, count)`: there is no flag for it, so the mode is changed for the time of the call.
 fn sendfile(call: &Call) -> PyResult<Obj> {
     let Some(fd) = descriptor(call, 0, "out_fd") else { return call.original() };
+    if disk::is_regular(fd) {
+        return in_pool(call, c"sendfile");
+    }
     if kind(fd) == Kind::Plain {
         return call.original();
     }
@@ -205,6 +295,11 @@ fn sendfile(call: &Call) -> PyResult<Obj> {
             result => return result,
         }
     }
+}
+
+/// `copy_file_range(src, dst, count, ...)`: for as long as the disk takes.
+fn copy_file_range(call: &Call) -> PyResult<Obj> {
+    in_pool(call, c"copy_file_range")
 }
 
 // ---- processes -------------------------------------------------------------------------------------------------------
@@ -308,7 +403,19 @@ pub(super) fn table() -> Vec<Hook> {
     vec![
         hook!(MODULE, c"read", read).costs(1),
         hook!(MODULE, c"write", write).costs(1),
+        hook!(MODULE, c"pread", pread).costs(1),
+        hook!(MODULE, c"eventfd_read", eventfd_read).costs(1),
+        hook!(MODULE, c"fsync", fsync),
+        hook!(MODULE, c"fdatasync", fdatasync),
+        hook!(MODULE, c"sync", sync),
+        hook!(MODULE, c"open", open),
+        hook!(MODULE, c"stat", with_path),
+        hook!(MODULE, c"lstat", with_path),
+        hook!(MODULE, c"access", with_path),
+        hook!(MODULE, c"listdir", with_path),
+        hook!(MODULE, c"scandir", with_path),
         hook!(MODULE, c"sendfile", sendfile).costs(1),
+        hook!(MODULE, c"copy_file_range", copy_file_range),
         hook!(MODULE, c"waitpid", waitpid).costs(1),
         hook!(MODULE, c"system", system),
         hook!(MODULE, c"wait", wait),

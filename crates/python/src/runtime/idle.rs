@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lissom_proactor::Completion;
 use lissom_sched::State;
 
 use super::{Runtime, Timer, exception_of, now};
@@ -140,7 +141,9 @@ impl Runtime {
                     }
                 }
                 _ => {
-                    Token::from_bits(completion.token).unpark(Wake::Event);
+                    let token = completion.token;
+                    self.answer(completion);
+                    Token::from_bits(token).unpark(Wake::Event);
                 }
             }
         }
@@ -158,6 +161,18 @@ impl Runtime {
                 }
                 Some(Timer::Throw { tasklet, exception }) => self.expire(tasklet, exception),
             }
+        }
+    }
+
+    /// Keeps what an operation has to say for the tasklet that carries it out, if one does.
+    #[inline]
+    fn answer(&self, completion: Completion) {
+        let mut answers = self.answers.borrow_mut();
+        if answers.is_empty() {
+            return;
+        }
+        if let Some(answer) = answers.get_mut(&completion.token) {
+            *answer = Some(completion);
         }
     }
 

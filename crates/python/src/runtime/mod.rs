@@ -33,9 +33,10 @@ mod run;
 mod wait;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 
 use lissom_fiber::{PoolSettings, StackPool};
-use lissom_proactor::{Proactor, Remote};
+use lissom_proactor::{Completion, Proactor, Remote};
 use lissom_sched::{ThreadId, Timers};
 use pyo3_ffi as ffi;
 
@@ -67,6 +68,8 @@ pub(crate) struct Runtime {
     identity: Cell<*mut Identity>,
     proactor: RefCell<Proactor>,
     remote: RefCell<Remote>,
+    /// What operations that tasklets wait for have had to say, by token; `None` until then.
+    answers: RefCell<HashMap<u64, Option<Completion>>>,
     timers: RefCell<Timers<Timer>>,
     stacks: RefCell<StackPool>,
     thread_stacks: RefCell<StackPool>,
@@ -161,6 +164,7 @@ impl Runtime {
             identity: Cell::new(std::ptr::null_mut()),
             proactor: RefCell::new(proactor),
             remote,
+            answers: RefCell::default(),
             timers: RefCell::new(Timers::new()),
             stacks: RefCell::new(stacks),
             thread_stacks: RefCell::new(thread_stacks),
@@ -357,6 +361,7 @@ impl Runtime {
         // Their exceptions and tasklets belong to waits that are no more.
         std::mem::forget(old);
         self.jobs.set(0);
+        self.answers.borrow_mut().clear();
         self.runners.borrow_mut().clear();
         for tasklet in world::tasklets_of(self.thread) {
             if !std::ptr::eq(tasklet, me) {

@@ -1,6 +1,6 @@
 //! Waiting: for a wake-up, a descriptor, a deadline.
 
-use lissom_proactor::{Interest, Op, OpKey, Proactor};
+use lissom_proactor::{Completion, Interest, Op, OpKey, Proactor};
 use lissom_sched::{ChannelId, Direction, TimerKey};
 
 use super::{Runtime, Timer};
@@ -81,6 +81,35 @@ impl Runtime {
         let result = self.park(why, deadline);
         self.proactor.borrow_mut().detach(key);
         result
+    }
+
+    /// Waits until an operation is done, and returns all it has to say.
+    ///
+    /// # Errors
+    /// What is thrown into the tasklet: the operation is cancelled then, and what it holds is freed when nobody uses it.
+    pub(crate) fn carry(&self, op: Op, why: Why) -> PyResult<Completion> {
+        self.check_trap()?;
+        let me = self.me();
+        let token = me.begin_wait().bits();
+        self.answers.borrow_mut().insert(token, None);
+        let key = self.proactor.borrow_mut().submit(op, token);
+        loop {
+            if self.proactor.borrow().finished() > 0 {
+                self.harvest();
+            }
+            if matches!(self.answers.borrow().get(&token), Some(Some(_))) {
+                break;
+            }
+            // The token stays the same when the wait ends early (R3): the operation knows it.
+            me.set_wake(Wake::Event);
+            if let Err(raised) = self.park_untrapped(why, None) {
+                self.answers.borrow_mut().remove(&token);
+                self.proactor.borrow_mut().detach(key);
+                return Err(raised);
+            }
+        }
+        let answer = self.answers.borrow_mut().remove(&token).flatten();
+        Ok(answer.expect("the loop has found it"))
     }
 
     /// Waits until one of several descriptors may be ready.

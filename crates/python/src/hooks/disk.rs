@@ -1,0 +1,221 @@
+//! Files on a disk: what is in the page cache is served in place, and only what is not makes the tasklet wait.
+//!
+//! Most of what a program reads is cached, and then a read is a copy in memory that no thread or ring could make cheaper. So
+//! every read is tried with `RWF_NOWAIT` first, into the caller's own memory. What the kernel would have to fetch is read by
+//! the driver (proactor) into memory of its own, because a tasklet may be killed while the kernel writes, and copied.
+//!
+//! Paths are the same: `openat2` with `RESOLVE_CACHED` says whether the kernel would have to ask the disk for a part of
+//! one. If so, the driver asks first, and the original then finds all of it in memory.
+//!
+//! * **D1**: the original makes every call that has an effect or an error to report, so results are its own.
+//! * **D2**: nothing here trusts a descriptor to be the same file after a wait: reads go on by the number, as system calls of
+//!   a thread would, and the driver has its own hold on the file of the operation it carries.
+
+use std::ffi::{CString, c_void};
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lissom_proactor::Op;
+use pyo3_ffi as ffi;
+use pyo3_ffi::PyObject;
+
+use super::buffer::NewBytes;
+use crate::object::{Obj, PyResult, clear_error, os_error};
+use crate::runtime::Runtime;
+use crate::tasklet::Why;
+
+/// How much the driver is asked for at a time: enough for the kernel to read ahead, little enough to be copied at once.
+const PIECE: usize = 1 << 20;
+
+/// What a look at a descriptor without waiting has found.
+pub(super) enum Look {
+    /// As many bytes as there was room for.
+    Full,
+    /// Fewer: at the end of a file none; from a pipe what there is.
+    Some(usize),
+    /// Nothing that is in memory.
+    Waits,
+    /// The kernel cannot be asked this way, or has an error to report.
+    Unknown,
+}
+
+/// Reads without waiting, at `offset` or the current position, whatever kind of file it is.
+pub(super) fn look(fd: RawFd, data: *mut u8, length: usize, offset: Option<u64>) -> Look {
+    let part = libc::iovec { iov_base: data.cast::<c_void>(), iov_len: length };
+    let position = offset.map_or(-1, |at| at as libc::off_t);
+    // SAFETY: writes at most `length` bytes to memory of the caller's.
+    let got = unsafe { libc::preadv2(fd, &part, 1, position, libc::RWF_NOWAIT) };
+    match got {
+        0.. if got as usize == length => Look::Full,
+        0.. => Look::Some(got as usize),
+        _ if std::io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN) => Look::Waits,
+        _ => Look::Unknown,
+    }
+}
+
+/// Whether `fd` is a regular file: its reads are complete but for the end.
+pub(super) fn is_regular(fd: RawFd) -> bool {
+    // SAFETY: plain bytes, written by the call.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: a plain system call; an error means a bad descriptor.
+    unsafe { libc::fstat(fd, &mut status) == 0 && status.st_mode & libc::S_IFMT == libc::S_IFREG }
+}
+
+/// Goes on with the read of a regular file after a look that has found `done` bytes. Returns how many there are.
+///
+/// # Errors
+/// `OSError` if nothing has been read, and what is thrown into the tasklet while it waits.
+pub(super) fn read_on(
+    runtime: &Runtime,
+    fd: RawFd,
+    data: *mut u8,
+    length: usize,
+    mut done: usize,
+    offset: Option<u64>,
+) -> PyResult<usize> {
+    while done < length {
+        let place = offset.map(|at| at + done as u64);
+        // SAFETY: within the caller's memory.
+        let rest = unsafe { data.add(done) };
+        match look(fd, rest, length - done, place) {
+            Look::Full => return Ok(length),
+            Look::Some(0) => break,
+            Look::Some(more) => {
+                done += more;
+                continue;
+            }
+            Look::Waits | Look::Unknown => {}
+        }
+        let buf = Vec::with_capacity(PIECE.min(length - done));
+        let completion = runtime.carry(Op::Read { fd, buf, offset: place }, Why::Disk(fd))?;
+        match (completion.result, completion.buf) {
+            (Ok(0), _) => break,
+            (Ok(_), Some(buf)) => {
+                // SAFETY: no more than was asked for, into the caller's memory.
+                unsafe { std::ptr::copy_nonoverlapping(buf.as_ptr(), rest, buf.len()) };
+                done += buf.len();
+            }
+            (Err(errno), _) if done == 0 => return Err(os_error(errno.code())),
+            _ => break,
+        }
+    }
+    Ok(done)
+}
+
+/// Reads from a regular file, or what is there of anything else. `None` leaves the call to others: it has to wait for
+/// readiness, or there is an error to report.
+///
+/// # Errors
+/// As for [`read_on`].
+pub(super) fn read(
+    runtime: &Runtime,
+    fd: RawFd,
+    data: *mut u8,
+    length: usize,
+    offset: Option<u64>,
+) -> PyResult<Option<usize>> {
+    match look(fd, data, length, offset) {
+        Look::Full => Ok(Some(length)),
+        Look::Some(got) if got == 0 || !is_regular(fd) => Ok(Some(got)),
+        Look::Some(got) => read_on(runtime, fd, data, length, got, offset).map(Some),
+        Look::Waits if is_regular(fd) => read_on(runtime, fd, data, length, 0, offset).map(Some),
+        Look::Waits | Look::Unknown => Ok(None),
+    }
+}
+
+/// [`read`] into a new `bytes`.
+///
+/// # Errors
+/// As there, and `MemoryError`.
+pub(super) fn read_bytes(runtime: &Runtime, fd: RawFd, length: usize, offset: Option<u64>) -> PyResult<Option<Obj>> {
+    let bytes = NewBytes::with_room(length)?;
+    match read(runtime, fd, bytes.data(), length, offset)? {
+        Some(got) => bytes.finish(got).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Writes what the system keeps of a file to its disk.
+///
+/// # Errors
+/// `OSError`, and what is thrown into the tasklet: the work goes on then.
+pub(super) fn synchronise(runtime: &Runtime, fd: RawFd, data_only: bool) -> PyResult<()> {
+    let completion = runtime.carry(Op::Fsync { fd, data_only }, Why::Disk(fd))?;
+    completion.result.map(drop).map_err(|errno| os_error(errno.code()))
+}
+
+/// Cleared for good when the kernel (before 5.12) or a sandbox refuses `openat2` with `RESOLVE_CACHED`.
+static KNOWS_CACHED: AtomicBool = AtomicBool::new(true);
+
+/// What a path leads to, as far as memory tells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    Fifo,
+    Other,
+    /// The disk has to be asked.
+    Cold,
+}
+
+fn find(path: &CString) -> Found {
+    // SAFETY: plain words, for which zero is a value.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
+    how.resolve = libc::RESOLVE_CACHED;
+    let size = std::mem::size_of::<libc::open_how>();
+    // SAFETY: a null-terminated path and a description of the given size.
+    let fd = unsafe { libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path.as_ptr(), &how, size) } as RawFd;
+    if fd < 0 {
+        return match std::io::Error::last_os_error().raw_os_error() {
+            Some(libc::EAGAIN) => Found::Cold,
+            Some(libc::ENOSYS | libc::EINVAL | libc::EPERM) => {
+                KNOWS_CACHED.store(false, Ordering::Relaxed);
+                Found::Other
+            }
+            // The original will say so.
+            _ => Found::Other,
+        };
+    }
+    // SAFETY: plain bytes, written by the call.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: plain system calls on the descriptor that was just made, known to nobody.
+    let fifo = unsafe { libc::fstat(fd, &mut status) == 0 && status.st_mode & libc::S_IFMT == libc::S_IFIFO };
+    // SAFETY: as above.
+    unsafe { libc::close(fd) };
+    if fifo { Found::Fifo } else { Found::Other }
+}
+
+/// The path in an argument; `None` for a descriptor, and for what the original will complain of.
+pub(super) fn path(argument: *mut PyObject) -> Option<CString> {
+    // SAFETY: valid references; the converter makes a new one.
+    unsafe {
+        if ffi::PyLong_Check(argument) != 0 {
+            return None;
+        }
+        let mut bytes: *mut PyObject = std::ptr::null_mut();
+        if ffi::PyUnicode_FSConverter(argument, (&raw mut bytes).cast()) == 0 {
+            clear_error();
+            return None;
+        }
+        let bytes = Obj::owned_or_none(bytes)?;
+        let start = ffi::PyBytes_AsString(bytes.ptr());
+        Some(std::ffi::CStr::from_ptr(start).to_owned())
+    }
+}
+
+/// Has the disk asked for a path that is not in memory, so that the original need not wait for it.
+///
+/// # Errors
+/// What is thrown into the tasklet while it waits.
+pub(super) fn warm(runtime: &Runtime, path: &CString) -> PyResult<Found> {
+    if !KNOWS_CACHED.load(Ordering::Relaxed) {
+        return Ok(Found::Other);
+    }
+    let found = find(path);
+    if found != Found::Cold {
+        return Ok(found);
+    }
+    let op = Op::Stat { dir: libc::AT_FDCWD, path: path.clone(), flags: 0, mask: libc::STATX_TYPE };
+    let completion = runtime.carry(op, Why::Path)?;
+    let mode = completion.stat.map_or(0, |stat| u32::from(stat.stx_mode));
+    Ok(if mode & libc::S_IFMT == libc::S_IFIFO { Found::Fifo } else { Found::Other })
+}
