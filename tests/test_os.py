@@ -212,6 +212,57 @@ def test_waitpid_for_any_child_lets_others_run() -> None:
     process.returncode = 3
 
 
+def by_waitid_pidfd(pid: int) -> int:
+    """The status by ``waitid`` of a descriptor; looks once before."""
+    fd = os.pidfd_open(pid)
+    try:
+        assert os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOWAIT).si_status == 3
+        return os.waitid(os.P_PIDFD, fd, os.WEXITED).si_status
+    finally:
+        os.close(fd)
+
+
+def by_wait4(pid: int) -> int:
+    """The status by ``wait4``, with its words named."""
+    return os.waitstatus_to_exitcode(os.wait4(pid=pid, options=0)[1])
+
+
+@pytest.mark.parametrize("wait", [by_waitid_pidfd, by_wait4])
+def test_end_of_a_child_is_waited_for_by_descriptor_and_by_keywords(wait: Callable[[int], int]) -> None:
+    process = child()
+    assert process.stdin
+    assert meanwhile(lambda: wait(process.pid), process.stdin.close) == 3
+    process.returncode = 3
+    with pytest.raises(ChildProcessError):
+        os.wait4(process.pid, 0)
+
+
+def test_more_children_are_waited_for_than_any_pool_has_threads() -> None:
+    children = [child() for _ in range(40)]
+    waiters = [lissom.spawn(os.waitid, os.P_PID, process.pid, os.WEXITED | os.WSTOPPED) for process in children]
+    lissom.schedule()
+    assert lissom.offload(pow, 2, 10) == 1024
+    for process in children:
+        assert process.stdin
+        process.stdin.close()
+    assert [lissom.join(waiter).si_status for waiter in waiters] == [3] * 40
+    for process in children:
+        process.returncode = 3
+
+
+def test_child_that_stops_and_goes_on_is_seen() -> None:
+    process = child()
+    assert process.stdin
+    stopped = meanwhile(lambda: os.waitpid(process.pid, os.WUNTRACED), lambda: process.send_signal(signal.SIGSTOP))
+    assert os.WIFSTOPPED(stopped[1])  # type: ignore[index]
+    goes_on = meanwhile(
+        lambda: os.waitid(os.P_PID, process.pid, os.WCONTINUED), lambda: process.send_signal(signal.SIGCONT)
+    )
+    assert goes_on.si_code == os.CLD_CONTINUED  # type: ignore[attr-defined]
+    process.stdin.close()
+    assert process.wait() == 3
+
+
 def test_waitpid_without_hanging_returns_at_once() -> None:
     process = child()
     assert process.stdin is not None

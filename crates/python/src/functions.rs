@@ -3,6 +3,7 @@
 use pyo3_ffi as ffi;
 
 use crate::args::{Args, given, method, seconds, table, timeout};
+use crate::jobs::Lane;
 use crate::object::{Obj, PyResult, runtime_error, timeout_error, type_error, value_error};
 use crate::runtime::{Runtime, deadline_in, now};
 use crate::tasklet::Why;
@@ -29,7 +30,7 @@ fn spawn(args: Args) -> PyResult<Obj> {
 fn offload(args: Args) -> PyResult<Obj> {
     let func = callable(&args, "offload")?;
     let (positional, keywords) = args.collect(1)?;
-    jobs::call(Runtime::get()?, func, positional, keywords)
+    jobs::call(Runtime::get()?, Lane::User, func, positional, keywords)
 }
 
 /// Lets the running tasklet wait until `deadline`, others run meanwhile.
@@ -185,8 +186,7 @@ fn own_methods() -> Vec<ffi::PyMethodDef> {
             offload,
             c"offload(func, /, *args, **kwargs)\n--\n\n\
                 Call ``func(*args, **kwargs)`` in a real thread; only the calling tasklet waits.\n\n\
-                Switches. The thread is one of a pool of at most 16, which name resolution and the like share;\n\
-                when all are busy, the call waits its turn.\n\n\
+                Switches. The thread is one of a pool of at most 16; when all are busy, the call waits its turn.\n\n\
                 For calls that block inside a C library, and for long computations in C that release the GIL.\n\
                 There is no scheduler in that thread, so hooked functions block it as ever, and threads started\n\
                 there are real ones. The function runs in an empty ``contextvars`` context.\n\n\

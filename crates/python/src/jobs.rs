@@ -1,5 +1,10 @@
-//! Functions in the pool of blocking threads, waited for by a tasklet.
+//! Functions in pools of blocking threads, waited for by a tasklet.
+//!
+//! Each kind of work has a pool of its own ([`Lane`]), so that a thousand look-ups of a name server that does not answer keep
+//! neither a file nor a call of the user's waiting, and what waits for somebody else's deed never takes the thread that the
+//! deed needs.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lissom_proactor::{Pool, PoolSettings};
@@ -10,24 +15,52 @@ use crate::runtime::Runtime;
 use crate::tasklet::{Outcome, Why};
 use crate::world::GilCell;
 
-static POOL: GilCell<Option<Pool>> = GilCell::new(None);
-
-/// The process's pool, made at first use.
-fn pool() -> Pool {
-    POOL.get().get_or_insert_with(|| Pool::new(PoolSettings::default())).clone()
+/// A kind of work, with threads of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Calls of `lissom.offload`.
+    User,
+    /// Name resolution: waits for servers, hardly computes.
+    Names,
+    /// What waits for a disk and is no operation of the driver's.
+    Disk,
+    /// What waits until another process, thread or tasklet does something. It ends when that is done and not before, so each
+    /// call has a thread: with a limit, those that wait would keep the one out that they wait for.
+    Others,
 }
 
-/// Ends the threads of the pool, waiting for those that are in the middle of something.
+impl Lane {
+    const COUNT: usize = 4;
+
+    /// Threads at most.
+    const fn max_threads(self) -> usize {
+        match self {
+            Lane::User | Lane::Disk => 16,
+            Lane::Names => 32,
+            Lane::Others => usize::MAX,
+        }
+    }
+}
+
+static POOLS: GilCell<[Option<Pool>; Lane::COUNT]> = GilCell::new([const { None }; Lane::COUNT]);
+
+/// The process's pool for this work, made at first use.
+fn pool(lane: Lane) -> Pool {
+    let settings = || PoolSettings { max_threads: lane.max_threads(), ..PoolSettings::default() };
+    POOLS.get()[lane as usize].get_or_insert_with(|| Pool::new(settings())).clone()
+}
+
+/// Ends the threads of the pools, waiting for those that are in the middle of something.
 pub(crate) fn shutdown() {
-    let pool = POOL.get().take();
-    if let Some(pool) = pool {
+    let pools = std::mem::replace(&mut *POOLS.get(), [const { None }; Lane::COUNT]);
+    for pool in pools.into_iter().flatten() {
         crate::object::detached(|| pool.shutdown(true));
     }
 }
 
-/// After `fork`, in the child: the pool has no threads.
+/// After `fork`, in the child: the pools have no threads.
 pub(crate) fn after_fork() {
-    if let Some(pool) = POOL.get().as_mut() {
+    for pool in POOLS.get().iter_mut().flatten() {
         pool.after_fork_in_child();
     }
 }
@@ -47,11 +80,15 @@ fn lock<R>(place: &Mutex<Place<R>>) -> std::sync::MutexGuard<'_, Place<R>> {
 /// # Errors
 /// `RuntimeError` if no thread can be had; what is thrown into the tasklet while it waits: the job goes on then, and its
 /// result is dropped by the blocking thread.
-pub(crate) fn run<R: Send + 'static>(runtime: &Runtime, job: impl FnOnce() -> R + Send + 'static) -> PyResult<R> {
+pub(crate) fn run<R: Send + 'static>(
+    runtime: &Runtime,
+    lane: Lane,
+    job: impl FnOnce() -> R + Send + 'static,
+) -> PyResult<R> {
     let place = Arc::new(Mutex::new(Place { value: None, token: runtime.me().begin_wait().bits() }));
     let result = Arc::clone(&place);
     let remote = runtime.remote();
-    let started = pool().spawn(move || {
+    let started = pool(lane).spawn(move || {
         let value = job();
         let mut place = lock(&result);
         place.value = Some(value);
@@ -88,6 +125,15 @@ struct Call {
     kwargs: Option<Obj>,
 }
 
+impl Call {
+    fn make(&self) -> Outcome {
+        let kwargs = self.kwargs.as_ref().map_or(std::ptr::null_mut(), Obj::ptr);
+        // SAFETY: a callable, a tuple, and a dict or null.
+        let value = Obj::owned(unsafe { ffi::PyObject_Call(self.func.ptr(), self.args.ptr(), kwargs) });
+        value.map_err(|Raised| Exc::take())
+    }
+}
+
 /// Python objects on their way between threads; used and dropped only with the GIL held.
 struct Carry<T>(T);
 
@@ -103,26 +149,32 @@ impl<T> Carry<T> {
 /// Calls `func(*args, **kwargs)` in a blocking thread that is a real Python thread meanwhile.
 ///
 /// # Errors
-/// What the function raises, and as for [`run`].
-pub(crate) fn call(runtime: &Runtime, func: Obj, args: Obj, kwargs: Option<Obj>) -> PyResult<Obj> {
+/// What the function raises, and as for [`run`]. If something is thrown into the tasklet before a thread has begun with the
+/// call, it is not made at all; but those of the user's are, as `lissom.offload` says.
+pub(crate) fn call(runtime: &Runtime, lane: Lane, func: Obj, args: Obj, kwargs: Option<Obj>) -> PyResult<Obj> {
     let call = Carry(Call { func, args, kwargs });
+    let withdrawn = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&withdrawn);
     let place: Arc<Mutex<Carry<Option<Outcome>>>> = Arc::new(Mutex::new(Carry(None)));
     let result = Arc::clone(&place);
-    run(runtime, move || {
+    let done = run(runtime, lane, move || {
         // SAFETY: this thread has no thread state, or one of an earlier call; the pair attaches and detaches it.
         let state = unsafe { ffi::PyGILState_Ensure() };
-        let Call { func, args, kwargs } = call.into_inner();
-        let kwargs_ptr = kwargs.as_ref().map_or(std::ptr::null_mut(), Obj::ptr);
-        // SAFETY: a callable, a tuple, and a dict or null.
-        let value = Obj::owned(unsafe { ffi::PyObject_Call(func.ptr(), args.ptr(), kwargs_ptr) });
-        let outcome = value.map_err(|Raised| Exc::take());
-        drop((func, args, kwargs));
-        *result.lock().unwrap_or_else(PoisonError::into_inner) = Carry(Some(outcome));
+        let call = call.into_inner();
+        if !flag.load(Ordering::Relaxed) {
+            let outcome = call.make();
+            *result.lock().unwrap_or_else(PoisonError::into_inner) = Carry(Some(outcome));
+        }
+        drop(call);
         // With the GIL: if the waiter has left, this drops the outcome.
         drop(result);
         // SAFETY: pairs with the call above.
         unsafe { ffi::PyGILState_Release(state) };
-    })?;
+    });
+    if done.is_err() && lane != Lane::User {
+        withdrawn.store(true, Ordering::Relaxed);
+    }
+    done?;
     let outcome = std::mem::replace(&mut *place.lock().unwrap_or_else(PoisonError::into_inner), Carry(None));
     match outcome.into_inner() {
         Some(Ok(value)) => Ok(value),

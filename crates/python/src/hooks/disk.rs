@@ -13,14 +13,16 @@
 
 use std::ffi::{CString, c_void};
 use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lissom_proactor::Op;
 use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
-use super::buffer::NewBytes;
-use crate::object::{Obj, PyResult, clear_error, os_error};
+use super::buffer::{Buffer, NewBytes};
+use crate::jobs::{self, Lane};
+use crate::object::{Obj, PyResult, Raised, clear_error, os_error, system_call_failed};
 use crate::runtime::Runtime;
 use crate::tasklet::Why;
 
@@ -116,11 +118,87 @@ pub(super) fn read(
 ) -> PyResult<Option<usize>> {
     match look(fd, data, length, offset) {
         Look::Full => Ok(Some(length)),
-        Look::Some(got) if got == 0 || !is_regular(fd) => Ok(Some(got)),
+        Look::Some(got) if got == 0 || !is_carried(fd) => Ok(Some(got)),
         Look::Some(got) => read_on(runtime, fd, data, length, got, offset).map(Some),
-        Look::Waits if is_regular(fd) => read_on(runtime, fd, data, length, 0, offset).map(Some),
+        Look::Waits if is_carried(fd) => read_on(runtime, fd, data, length, 0, offset).map(Some),
         Look::Waits | Look::Unknown => Ok(None),
     }
+}
+
+/// [`read`] into several pieces of memory, one after the other.
+///
+/// # Errors
+/// As there.
+pub(super) fn read_vectors(
+    runtime: &Runtime,
+    fd: RawFd,
+    buffers: &[Buffer],
+    offset: Option<u64>,
+) -> PyResult<Option<usize>> {
+    let mut done = 0;
+    for buffer in buffers.iter().filter(|buffer| buffer.len() > 0) {
+        let place = offset.map(|at| at + done as u64);
+        match read(runtime, fd, buffer.ptr(), buffer.len(), place) {
+            Ok(Some(got)) if got == buffer.len() => done += got,
+            Ok(Some(got)) => return Ok(Some(done + got)),
+            Ok(None) if done == 0 => return Ok(None),
+            Ok(None) => break,
+            // What has been read is reported; the error comes with the next call.
+            Err(Raised) if done > 0 && system_call_failed() => {
+                clear_error();
+                break;
+            }
+            Err(Raised) => return Err(Raised),
+        }
+    }
+    Ok(Some(done))
+}
+
+/// The mode of a descriptor; 0 for a bad one.
+fn mode(fd: RawFd) -> i32 {
+    // SAFETY: a plain system call.
+    unsafe { libc::fcntl(fd, libc::F_GETFL) }.max(0)
+}
+
+/// Whether the driver can go on with a read: not with `O_DIRECT`, whose memory must be aligned as the device wants it.
+fn is_carried(fd: RawFd) -> bool {
+    is_regular(fd) && mode(fd) & libc::O_DIRECT == 0
+}
+
+/// Whether a write to this file, which never waits for readiness, returns only when the data is on the disk.
+pub(super) fn writes_through(fd: RawFd) -> bool {
+    // `O_SYNC` includes the bit of `O_DSYNC` (open(2)).
+    mode(fd) & (libc::O_DSYNC | libc::O_DIRECT) != 0
+}
+
+/// File systems behind which there is a server or a process, by their numbers in statfs(2) and in `linux/magic.h`: 9P, AFS,
+/// CIFS, Ceph, Coda, FUSE, GFS2, Lustre, NFS, OCFS2, SMB, SMB2.
+const REMOTE: [u32; 12] = [
+    0x0102_1997,
+    0x5346_414F,
+    0xFF53_4D42,
+    0x00C3_6400,
+    0x7375_7245,
+    0x6573_5546,
+    0x0116_1970,
+    0x0BD0_0BD0,
+    0x6969,
+    0x7461_636F,
+    0x517B,
+    0xFE53_4D42,
+];
+
+/// Whether a read that `RWF_NOWAIT` cannot answer for may wait for long: on a file system that asks somebody else, or past
+/// the page cache. Others that do not know the flag, such as tmpfs and proc, have all in memory.
+pub(super) fn needs_thread(fd: RawFd) -> bool {
+    if !is_regular(fd) {
+        return false;
+    }
+    // SAFETY: plain bytes, written by the call.
+    let mut status: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a plain system call; an error leaves the number 0, which is none of these.
+    unsafe { libc::fstatfs(fd, &mut status) };
+    REMOTE.contains(&(status.f_type as u32)) || mode(fd) & libc::O_DIRECT != 0
 }
 
 /// [`read`] into a new `bytes`.
@@ -200,6 +278,20 @@ pub(super) fn path(argument: *mut PyObject) -> Option<CString> {
         let start = ffi::PyBytes_AsString(bytes.ptr());
         Some(std::ffi::CStr::from_ptr(start).to_owned())
     }
+}
+
+/// Has the disk asked for a folder and its entries if it is not in memory. The entries of one that is are not looked at:
+/// nothing tells whether they are there, too, without reading them.
+///
+/// # Errors
+/// What is thrown into the tasklet while it waits.
+pub(super) fn warm_folder(runtime: &Runtime, path: &CString) -> PyResult<()> {
+    if !KNOWS_CACHED.load(Ordering::Relaxed) || find(path) != Found::Cold {
+        return Ok(());
+    }
+    let path = std::ffi::OsString::from_vec(path.clone().into_bytes());
+    // Errors are for the original to find.
+    jobs::run(runtime, Lane::Disk, move || drop(std::fs::read_dir(path).map(Iterator::count)))
 }
 
 /// Has the disk asked for a path that is not in memory, so that the original need not wait for it.

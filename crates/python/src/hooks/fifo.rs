@@ -1,9 +1,10 @@
-//! Opening a FIFO waits until somebody opens its other end (fifo(7)), and nothing tells when: a thread of the pool waits.
+//! Opening a FIFO waits until somebody opens its other end (fifo(7)), and nothing tells when: a thread waits, one for
+//! each opening, as the other end may be opened by a tasklet of the same process.
 
 use std::ffi::CString;
 
 use super::call::Call;
-use crate::jobs;
+use crate::jobs::{self, Lane};
 use crate::object::{Obj, PyResult};
 
 /// Calls `function`, which opens the FIFO at `path`, in a blocking thread.
@@ -14,7 +15,7 @@ use crate::object::{Obj, PyResult};
 pub(super) fn open(call: &Call, function: Obj, path: &CString) -> PyResult<Obj> {
     let (args, kwargs) = call.packed()?;
     let mut release = Release { path, opened: false };
-    let file = jobs::call(call.runtime, function, args, kwargs);
+    let file = jobs::call(call.runtime, Lane::Others, function, args, kwargs);
     release.opened = file.is_ok();
     file
 }

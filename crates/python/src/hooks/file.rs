@@ -7,10 +7,11 @@ use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
 use super::buffer::Buffer;
-use super::call::{Call, hook};
+use super::call::{Call, hook, tuple_of};
 use super::os::{Kind, kind, read_some, wait_readable, write_all};
 use super::slot::{Hook, Owner};
 use super::{disk, fifo};
+use crate::jobs::{self, Lane};
 use crate::object::{Obj, PyResult, check, clear_error, runtime_error};
 
 const FILE: Owner = Owner::Type(c"_io", c"FileIO");
@@ -49,12 +50,23 @@ fn allows(call: &Call, question: &std::ffi::CStr) -> PyResult<bool> {
 }
 
 /// What the original takes at once, once there is something; at most `length` bytes.
-fn once_readable(call: &Call) -> PyResult<Obj> {
+fn once_readable(call: &Call, name: &std::ffi::CStr) -> PyResult<Obj> {
     let fd = descriptor(call.slf);
-    if kind(fd) != Kind::Plain && allows(call, c"readable")? {
+    if kind(fd) == Kind::Plain {
+        return if disk::needs_thread(fd) { aside(call, name) } else { call.original() };
+    }
+    if allows(call, c"readable")? {
         wait_readable(call.runtime, fd)?;
     }
     call.original()
+}
+
+/// Calls the method `name` of `FileIO`, not of a class derived from it, in a blocking thread.
+fn aside(call: &Call, name: &std::ffi::CStr) -> PyResult<Obj> {
+    let (args, kwargs) = call.packed()?;
+    // SAFETY: two tuples.
+    let args = Obj::owned(unsafe { ffi::PySequence_Concat(tuple_of(&[call.slf])?.ptr(), args.ptr()) })?;
+    jobs::call(call.runtime, Lane::Disk, FILE.object()?.attr(name)?, args, kwargs)
 }
 
 /// `readinto(buffer)`.
@@ -73,7 +85,7 @@ fn readinto(call: &Call) -> PyResult<Obj> {
         Some(got) => Obj::int(got as i64),
         None => {
             drop(buffer);
-            once_readable(call)
+            once_readable(call, c"readinto")
         }
     }
 }
@@ -96,7 +108,7 @@ fn read(call: &Call) -> PyResult<Obj> {
         0 => call.original(),
         _ => match disk::read_bytes(call.runtime, fd, size as usize, None)? {
             Some(bytes) => Ok(bytes),
-            None => once_readable(call),
+            None => once_readable(call, c"read"),
         },
     }
 }
@@ -130,7 +142,9 @@ fn readall(call: &Call) -> PyResult<Obj> {
 /// All of a regular file, which may grow meanwhile: one piece that takes what there is and sees the end, then more.
 fn rest_of_file(call: &Call, fd: i32) -> PyResult<Obj> {
     let expected = rest_of(fd);
-    let Some(first) = disk::read_bytes(call.runtime, fd, expected + 1, None)? else { return call.original() };
+    let Some(first) = disk::read_bytes(call.runtime, fd, expected + 1, None)? else {
+        return if disk::needs_thread(fd) { aside(call, c"readall") } else { call.original() };
+    };
     // SAFETY: a bytes object.
     if unsafe { ffi::PyBytes_Size(first.ptr()) } as usize <= expected {
         return Ok(first);
@@ -162,7 +176,10 @@ fn write(call: &Call) -> PyResult<Obj> {
     let fd = descriptor(call.slf);
     let (0.., Some(data)) = (fd, call.arg(0)) else { return call.original() };
     let kind = kind(fd);
-    if kind == Kind::Plain || !allows(call, c"writable")? {
+    if kind == Kind::Plain {
+        return if disk::writes_through(fd) { aside(call, c"write") } else { call.original() };
+    }
+    if !allows(call, c"writable")? {
         return call.original();
     }
     let Ok(buffer) = Buffer::readable(data) else {

@@ -12,7 +12,7 @@ use pyo3_ffi::PyObject;
 use super::call::{Call, hook};
 use super::dealloc::{Original, Watched};
 use super::slot::{Hook, Owner};
-use crate::jobs;
+use crate::jobs::{self, Lane};
 use crate::object::{Obj, PyResult, Raised, clear_error, error_is_set};
 use crate::runtime::deadline_in;
 use crate::tasklet::Why;
@@ -87,7 +87,7 @@ fn acquire(call: &Call) -> PyResult<Obj> {
     if is_sentinel(call.slf) {
         let acquire = Obj::borrowed(call.slf).attr(c"acquire")?;
         let (args, kwargs) = call.packed()?;
-        return jobs::call(call.runtime, acquire, args, kwargs);
+        return jobs::call(call.runtime, Lane::Others, acquire, args, kwargs);
     }
     wait(call, deadline)
 }

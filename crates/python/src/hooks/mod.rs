@@ -22,7 +22,9 @@ mod fifo;
 mod file;
 mod lock;
 mod os;
+mod path;
 pub(crate) mod preempt;
+mod process;
 mod queue;
 mod resolve;
 mod rlock;
@@ -60,6 +62,8 @@ fn table() -> &'static [Hook] {
             rlock::table(),
             queue::table(),
             os::table(),
+            path::table(),
+            process::table(),
             file::table(),
             buffered::table(),
             ssl::table(),

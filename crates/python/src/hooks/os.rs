@@ -1,26 +1,26 @@
-//! `os.read`, `os.write`, `os.waitpid` and its kin, and what closes descriptors.
+//! `os.read`, `os.write` and their kin, `os.fsync`, `os.sendfile`, and what closes descriptors.
 //!
 //! Reading and writing are tried with `RWF_NOWAIT`, which leaves the descriptor's mode alone. Where the kernel does not know
 //! it for this kind of file, poll(2) tells whether the original would block; a write then is cut to what a ready pipe takes
-//! for sure. Regular files are left to the original.
+//! for sure. Reads of regular files are in `disk.rs`. Writes to them are the original's, as they are copies in memory; those
+//! that the program wants on the disk before they return (`O_SYNC`, `O_DSYNC`, `O_DIRECT`) are made in a blocking thread.
 
 use lissom_proactor::Interest;
 use pyo3_ffi as ffi;
 
 use super::buffer::{Buffer, NewBytes};
 use super::call::{Call, hook};
+use super::disk;
 use super::slot::{Hook, Owner};
 use super::socket::{forget, integer, without_blocking};
-use super::{disk, fifo};
-use crate::jobs;
+use crate::jobs::{self, Lane};
 use crate::object::{Obj, PyResult, Raised, check, clear_error, error_matches, os_error, system_call_failed};
 use crate::runtime::Runtime;
-use crate::tasklet::Why;
 
 const MODULE: Owner = Owner::Module(c"posix");
 
 /// A descriptor argument, or `None` for the original to complain.
-fn descriptor(call: &Call, index: usize, name: &str) -> Option<i32> {
+pub(super) fn descriptor(call: &Call, index: usize, name: &str) -> Option<i32> {
     i32::try_from(integer(Some(call.named(index, name)?), -1)?).ok().filter(|&fd| fd >= 0)
 }
 
@@ -134,7 +134,7 @@ fn read(call: &Call) -> PyResult<Obj> {
     }
     let kind = kind(fd);
     if kind == Kind::Plain {
-        return call.original();
+        return if disk::needs_thread(fd) { aside(call, Lane::Disk, c"read") } else { call.original() };
     }
     read_some(call.runtime, fd, &kind, length as usize)
 }
@@ -147,8 +147,51 @@ fn pread(call: &Call) -> PyResult<Obj> {
     };
     match disk::read_bytes(call.runtime, fd, length as usize, Some(offset as u64))? {
         Some(bytes) => Ok(bytes),
+        None if disk::needs_thread(fd) => aside(call, Lane::Disk, c"pread"),
         None => call.original(),
     }
+}
+
+/// `readv(fd, buffers)`, and `preadv(fd, buffers, offset)` without flags.
+fn readv(call: &Call) -> PyResult<Obj> {
+    let offset = match call.arg(2) {
+        None => None,
+        Some(offset) => match integer(Some(offset), -1) {
+            Some(offset @ 0..) => Some(offset as u64),
+            _ => return call.original(),
+        },
+    };
+    let (Some(fd), Some(list), None) = (descriptor(call, 0, "fd"), call.named(1, "buffers"), call.named(3, "flags"))
+    else {
+        return call.original();
+    };
+    let Some(buffers) = buffers(list) else { return call.original() };
+    if let Some(got) = disk::read_vectors(call.runtime, fd, &buffers, offset)? {
+        return Obj::int(got as i64);
+    }
+    drop(buffers);
+    if kind(fd) != Kind::Plain && offset.is_none() {
+        wait_readable(call.runtime, fd)?;
+    } else if disk::needs_thread(fd) {
+        return aside(call, Lane::Disk, if offset.is_some() { c"preadv" } else { c"readv" });
+    }
+    call.original()
+}
+
+/// The memory to read into; `None` for the original to complain, or if there is none.
+fn buffers(list: *mut ffi::PyObject) -> Option<Vec<Buffer>> {
+    let found = || -> PyResult<Vec<Buffer>> {
+        // SAFETY: a valid reference.
+        let count = unsafe { ffi::PySequence_Size(list) };
+        check(if count < 0 { -1 } else { 0 })?;
+        let item = |index| {
+            // SAFETY: a valid reference; an error is a null that `owned` sees.
+            let item = Obj::owned(unsafe { ffi::PySequence_GetItem(list, index) })?;
+            Buffer::writable(item.ptr())
+        };
+        (0..count).map(item).collect()
+    };
+    found().map_err(|Raised| clear_error()).ok().filter(|found| found.iter().any(|buffer| buffer.len() > 0))
 }
 
 /// `eventfd_read(fd)`.
@@ -183,35 +226,7 @@ fn synchronise(call: &Call, data_only: bool) -> PyResult<Obj> {
 
 /// `sync()`: for all files.
 fn sync(call: &Call) -> PyResult<Obj> {
-    in_pool(call, c"sync")
-}
-
-// ---- paths -----------------------------------------------------------------------------------------------------------
-
-/// Whether a path is relative to the current folder; else only the original knows what to.
-fn is_simple(call: &Call) -> bool {
-    call.named(usize::MAX, "dir_fd").is_none_or(|dir| dir == Obj::none().ptr())
-}
-
-/// `stat(path)`, `lstat`, `access`, `listdir`, `scandir`: the original finds in memory what it asks for.
-fn with_path(call: &Call) -> PyResult<Obj> {
-    if let Some(path) = call.named(0, "path").filter(|_| is_simple(call)).and_then(disk::path) {
-        disk::warm(call.runtime, &path)?;
-    }
-    call.original()
-}
-
-/// `open(path, flags, mode)`: opening a FIFO waits for its other end.
-fn open(call: &Call) -> PyResult<Obj> {
-    let Some(path) = call.named(0, "path").filter(|_| is_simple(call)).and_then(disk::path) else {
-        return call.original();
-    };
-    let flags = integer(call.named(1, "flags"), 0).unwrap_or(0) as i32;
-    let at_once = libc::O_NONBLOCK | libc::O_PATH;
-    if disk::warm(call.runtime, &path)? == disk::Found::Fifo && flags & at_once == 0 {
-        return fifo::open(call, Obj::import(c"posix")?.attr(c"open")?, &path);
-    }
-    call.original()
+    aside(call, Lane::Disk, c"sync")
 }
 
 /// `write(fd, data)`.
@@ -220,13 +235,46 @@ fn write(call: &Call) -> PyResult<Obj> {
     let Some(data) = call.named(1, "data") else { return call.original() };
     let kind = kind(fd);
     if kind == Kind::Plain {
-        return call.original();
+        return written_aside(call, fd, c"write");
     }
     let Ok(buffer) = Buffer::readable(data) else {
         clear_error();
         return call.original();
     };
     Obj::int(write_all(call.runtime, fd, &kind, &buffer)? as i64)
+}
+
+/// The original, in a blocking thread if the descriptor's writes wait for the disk.
+fn written_aside(call: &Call, fd: i32, name: &std::ffi::CStr) -> PyResult<Obj> {
+    if disk::writes_through(fd) { aside(call, Lane::Disk, name) } else { call.original() }
+}
+
+/// `writev(fd, buffers)`.
+fn writev(call: &Call) -> PyResult<Obj> {
+    let (Some(fd), Some(list)) = (descriptor(call, 0, "fd"), call.named(1, "buffers")) else { return call.original() };
+    let kind = kind(fd);
+    if kind == Kind::Plain {
+        return written_aside(call, fd, c"writev");
+    }
+    let joined = Obj::bytes(b"")?.attr(c"join")?.call([&Obj::borrowed(list)]);
+    let Ok(buffer) = joined.as_ref().map_err(|_| Raised).and_then(|all| Buffer::readable(all.ptr())) else {
+        clear_error();
+        return call.original();
+    };
+    Obj::int(write_all(call.runtime, fd, &kind, &buffer)? as i64)
+}
+
+/// `pwrite(fd, data, offset)`.
+fn pwrite(call: &Call) -> PyResult<Obj> {
+    written_aside(call, descriptor(call, 0, "fd").unwrap_or(-1), c"pwrite")
+}
+
+/// `pwritev(fd, buffers, offset, flags=0)`; with flags it may wait for the disk, too.
+fn pwritev(call: &Call) -> PyResult<Obj> {
+    if call.named(3, "flags").is_some() {
+        return aside(call, Lane::Disk, c"pwritev");
+    }
+    written_aside(call, descriptor(call, 0, "fd").unwrap_or(-1), c"pwritev")
 }
 
 /// Writes all there is, as a blocking write does, to a descriptor that can block. Returns how much was written.
@@ -280,7 +328,7 @@ fn write_some(runtime: &Runtime, fd: i32, kind: &Kind, data: *const u8, len: usi
 fn sendfile(call: &Call) -> PyResult<Obj> {
     let Some(fd) = descriptor(call, 0, "out_fd") else { return call.original() };
     if disk::is_regular(fd) {
-        return in_pool(call, c"sendfile");
+        return aside(call, Lane::Disk, c"sendfile");
     }
     if kind(fd) == Kind::Plain {
         return call.original();
@@ -299,70 +347,16 @@ fn sendfile(call: &Call) -> PyResult<Obj> {
 
 /// `copy_file_range(src, dst, count, ...)`: for as long as the disk takes.
 fn copy_file_range(call: &Call) -> PyResult<Obj> {
-    in_pool(call, c"copy_file_range")
-}
-
-// ---- processes -------------------------------------------------------------------------------------------------------
-
-/// `waitpid(pid, options)`.
-fn waitpid(call: &Call) -> PyResult<Obj> {
-    let (Some(pid), Some(options)) = (call.arg(0), integer(call.arg(1), 0)) else { return call.original() };
-    let Some(number) = integer(Some(pid), 0) else { return call.original() };
-    if options & i64::from(libc::WNOHANG) != 0 {
-        return call.original();
-    }
-    if number <= 0 {
-        return in_pool(call, c"waitpid");
-    }
-    // SAFETY: a plain system call (pidfd_open(2), Linux 5.3).
-    let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, number, 0) } as i32;
-    if pidfd < 0 {
-        // Not a child, or an old kernel.
-        return in_pool(call, c"waitpid");
-    }
-    let result = until_ended(call, pid, number, options, pidfd);
-    // SAFETY: opened above.
-    unsafe { libc::close(pidfd) };
-    result
-}
-
-fn until_ended(call: &Call, pid: *mut ffi::PyObject, number: i64, options: i64, pidfd: i32) -> PyResult<Obj> {
-    let options = Obj::int(options | i64::from(libc::WNOHANG))?;
-    loop {
-        let result = call.original_with(&[pid, options.ptr()])?;
-        // SAFETY: a tuple of two; borrowed.
-        let ended = Obj::borrowed(unsafe { ffi::PyTuple_GetItem(result.ptr(), 0) }).to_i64()?;
-        if ended != 0 {
-            return Ok(result);
-        }
-        call.runtime.wait_ready_for(pidfd, Interest::READ, Why::Process(number as i32))?;
-    }
+    aside(call, Lane::Disk, c"copy_file_range")
 }
 
 /// Calls the function `name` of `posix` in a blocking thread, where its hook lets it through.
-fn in_pool(call: &Call, name: &std::ffi::CStr) -> PyResult<Obj> {
+///
+/// # Errors
+/// What the function raises, and what is thrown into the tasklet: a call that has begun goes on then.
+pub(super) fn aside(call: &Call, lane: Lane, name: &std::ffi::CStr) -> PyResult<Obj> {
     let (args, kwargs) = call.packed()?;
-    jobs::call(call.runtime, Obj::import(c"posix")?.attr(name)?, args, kwargs)
-}
-
-fn system(call: &Call) -> PyResult<Obj> {
-    in_pool(call, c"system")
-}
-
-fn wait(call: &Call) -> PyResult<Obj> {
-    in_pool(call, c"wait")
-}
-
-fn wait3(call: &Call) -> PyResult<Obj> {
-    in_pool(call, c"wait3")
-}
-
-fn wait4(call: &Call) -> PyResult<Obj> {
-    in_pool(call, c"wait4")
-}
-
-fn waitid(call: &Call) -> PyResult<Obj> {
-    in_pool(call, c"waitid")
+    jobs::call(call.runtime, lane, Obj::import(c"posix")?.attr(name)?, args, kwargs)
 }
 
 // ---- closing ---------------------------------------------------------------------------------------------------------
@@ -404,24 +398,17 @@ pub(super) fn table() -> Vec<Hook> {
         hook!(MODULE, c"read", read).costs(1),
         hook!(MODULE, c"write", write).costs(1),
         hook!(MODULE, c"pread", pread).costs(1),
+        hook!(MODULE, c"readv", readv).costs(1),
+        hook!(MODULE, c"preadv", readv).costs(1),
+        hook!(MODULE, c"writev", writev).costs(1),
+        hook!(MODULE, c"pwrite", pwrite).costs(1),
+        hook!(MODULE, c"pwritev", pwritev).costs(1),
         hook!(MODULE, c"eventfd_read", eventfd_read).costs(1),
         hook!(MODULE, c"fsync", fsync),
         hook!(MODULE, c"fdatasync", fdatasync),
         hook!(MODULE, c"sync", sync),
-        hook!(MODULE, c"open", open),
-        hook!(MODULE, c"stat", with_path),
-        hook!(MODULE, c"lstat", with_path),
-        hook!(MODULE, c"access", with_path),
-        hook!(MODULE, c"listdir", with_path),
-        hook!(MODULE, c"scandir", with_path),
         hook!(MODULE, c"sendfile", sendfile).costs(1),
         hook!(MODULE, c"copy_file_range", copy_file_range),
-        hook!(MODULE, c"waitpid", waitpid).costs(1),
-        hook!(MODULE, c"system", system),
-        hook!(MODULE, c"wait", wait),
-        hook!(MODULE, c"wait3", wait3),
-        hook!(MODULE, c"wait4", wait4),
-        hook!(MODULE, c"waitid", waitid),
     ]
 }
 

@@ -12,6 +12,7 @@ use super::call::{Call, hook};
 use super::resolve;
 use super::slot::Hook;
 use super::socket::{Operation, SOCKET, integer, without_blocking};
+use crate::jobs::{self, Lane};
 use crate::object::{Exc, Obj, PyResult, Raised, clear_error, error_matches, os_error};
 
 /// Runs `attempt` with the timeout field zero; `None` if it would block.
@@ -191,7 +192,7 @@ fn pending_error(fd: i32) -> i32 {
 fn in_a_blocking_thread(call: &Call, _fd: i32, socket: &Obj) -> PyResult<Connected> {
     let (args, kwargs) = call.packed()?;
     let connect = socket.attr(c"connect")?;
-    match crate::jobs::call(call.runtime, connect, args, kwargs) {
+    match jobs::call(call.runtime, Lane::Others, connect, args, kwargs) {
         Ok(_) => Ok(Connected::Done),
         Err(Raised) => {
             let error = Exc::take();

@@ -15,6 +15,7 @@ use super::lock;
 use super::slot::{Hook, Owner};
 use crate::args::{given, timeout};
 use crate::body::tasklet_exit;
+use crate::jobs::Lane;
 use crate::object::{Obj, PyResult, Raised, boundary, clear_error, runtime_error};
 use crate::runtime::{Runtime, deadline_in, now};
 use crate::tasklet::{Tasklet, Why};
@@ -196,7 +197,7 @@ fn join_real(call: &Call) -> PyResult<Obj> {
         return call.original();
     }
     let (args, kwargs) = call.packed()?;
-    jobs::call(call.runtime, Obj::borrowed(call.slf).attr(c"join")?, args, kwargs)
+    jobs::call(call.runtime, Lane::Others, Obj::borrowed(call.slf).attr(c"join")?, args, kwargs)
 }
 
 fn is_done(call: &Call) -> PyResult<Obj> {
