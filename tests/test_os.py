@@ -216,8 +216,10 @@ def by_waitid_pidfd(pid: int) -> int:
     """The status by ``waitid`` of a descriptor; looks once before."""
     fd = os.pidfd_open(pid)
     try:
-        assert os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOWAIT).si_status == 3
-        return os.waitid(os.P_PIDFD, fd, os.WEXITED).si_status
+        looked, ended = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOWAIT), os.waitid(os.P_PIDFD, fd, os.WEXITED)
+        assert looked == ended
+        assert ended
+        return ended.si_status
     finally:
         os.close(fd)
 

@@ -65,12 +65,13 @@ def test_resolution_by_name_lets_others_run(hooked: None, name: str) -> None:
     assert order == ["ran"]
 
 
-ADDRESSES = ["127.0.0.1", "127.1", "0x7f.1", "2130706433", b"127.0.0.2"]
+ADDRESSES = ["127.0.0.1", "127.1", "0x7f.1", "2130706433"]
 ADDRESSES6 = ["::1", "::ffff:127.0.0.1", "fe80::1%lo", "fe80::1%1", "fe80::1%no-such-interface"]
 NUMERIC: dict[str, Callable[[], object]] = {
     **{f"getaddrinfo {host!r}": partial(socket.getaddrinfo, host, 80) for host in [*ADDRESSES, *ADDRESSES6, None]},
-    **{f"gethostbyname {host!r}": partial(socket.gethostbyname, host) for host in [*ADDRESSES[:4], "", "<broadcast>"]},
+    **{f"gethostbyname {host!r}": partial(socket.gethostbyname, host) for host in [*ADDRESSES, "", "<broadcast>"]},
     "gethostbyname_ex": partial(socket.gethostbyname_ex, "127.0.0.1"),
+    "bytes": partial(socket.getaddrinfo, b"127.0.0.2", 80),
     "port in digits": partial(socket.getaddrinfo, "127.0.0.1", "80"),
     "port in bytes": partial(socket.getaddrinfo, "127.0.0.1", b"80"),
     "no port": partial(socket.getaddrinfo, "127.0.0.1", None),
@@ -152,8 +153,8 @@ def test_datagram_to_a_name_is_resolved(hooked: None) -> None:
 
 # ---- a resolver that does not answer ---------------------------------------------------------------------------------
 
-# Stands before the C library's: the name "slow" says that it has been asked, by a byte to one pipe, and is found when a byte
-# comes through another.
+# Stands before the C library's: the name "slow" says that it has been asked, by a byte to one pipe, and is found when a
+# byte comes through another.
 RESOLVER = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -22,33 +22,74 @@ struct Inside {
 
 type Table = HashMap<usize, Inside, BuildHasherDefault<AddressHasher>>;
 
-static TABLE: GilCell<Option<Table>> = GilCell::new(None);
+/// All objects that somebody is inside of. The one that was entered last stands apart, as almost every call leaves before
+/// anybody else enters: a line that is in the buffer already is read in less time than the table takes.
+struct Entered {
+    last: usize,
+    inside: Inside,
+    others: Option<Table>,
+}
+
+/// The address of no object.
+const NOTHING: usize = 0;
+
+static ENTERED: GilCell<Entered> =
+    GilCell::new(Entered { last: NOTHING, inside: Inside { owner: 0, depth: 0 }, others: None });
 
 /// Enters the object unless another tasklet is inside. One that is inside already is let in, to be judged by the original.
+#[inline]
 fn enter(object: usize, owner: usize) -> Option<()> {
-    let mut table = TABLE.get();
-    let inside = table.get_or_insert_default().entry(object).or_insert(Inside { owner, depth: 0 });
-    if inside.owner != owner {
+    let entered = &mut *ENTERED.get();
+    if entered.last == NOTHING && entered.others.as_ref().is_none_or(HashMap::is_empty) {
+        entered.last = object;
+        entered.inside = Inside { owner, depth: 1 };
+        return Some(());
+    }
+    enter_among(entered, object, owner)
+}
+
+#[inline(never)]
+fn enter_among(entered: &mut Entered, object: usize, owner: usize) -> Option<()> {
+    if entered.last != object {
+        let others = entered.others.get_or_insert_default();
+        let inside = others.remove(&object).unwrap_or(Inside { owner, depth: 0 });
+        if entered.last != NOTHING {
+            others.insert(entered.last, entered.inside);
+        }
+        entered.last = object;
+        entered.inside = inside;
+    }
+    if entered.inside.owner != owner {
         return None;
     }
-    inside.depth += 1;
+    entered.inside.depth += 1;
     Some(())
 }
 
+#[inline]
 fn leave(object: usize) {
-    let mut table = TABLE.get();
-    let table = table.get_or_insert_default();
-    if let Some(inside) = table.get_mut(&object) {
+    let entered = &mut *ENTERED.get();
+    if entered.last == object {
+        entered.inside.depth -= 1;
+        if entered.inside.depth == 0 {
+            entered.last = NOTHING;
+        }
+        return;
+    }
+    let Some(others) = &mut entered.others else { return };
+    if let Some(inside) = others.get_mut(&object) {
         inside.depth -= 1;
         if inside.depth == 0 {
-            table.remove(&object);
+            others.remove(&object);
         }
     }
 }
 
 fn alone(call: &Call) -> PyResult<Obj> {
     let (object, owner) = (call.slf as usize, call.runtime.me().ptr() as usize);
-    waiters::wait_for(call.runtime, call.slf, Why::Lock(object), None, || Ok(enter(object, owner)))?;
+    if enter(object, owner).is_none() {
+        waiters::wait_for(call.runtime, call.slf, Why::Lock(object), None, || Ok(enter(object, owner)))?;
+    }
     let result = call.original();
     leave(object);
     waiters::wake_one(call.slf);
@@ -57,8 +98,12 @@ fn alone(call: &Call) -> PyResult<Obj> {
 
 /// After `fork`, in the child: nobody else is inside anything.
 pub(super) fn after_fork(me: usize) {
-    if let Some(table) = TABLE.get().as_mut() {
-        table.retain(|_, inside| inside.owner == me);
+    let entered = &mut *ENTERED.get();
+    if entered.inside.owner != me {
+        entered.last = NOTHING;
+    }
+    if let Some(others) = &mut entered.others {
+        others.retain(|_, inside| inside.owner == me);
     }
 }
 

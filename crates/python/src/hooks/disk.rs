@@ -4,24 +4,16 @@
 //! every read is tried with `RWF_NOWAIT` first, into the caller's own memory. What the kernel would have to fetch is read by
 //! the driver (proactor) into memory of its own, because a tasklet may be killed while the kernel writes, and copied.
 //!
-//! Paths are the same: `openat2` with `RESOLVE_CACHED` says whether the kernel would have to ask the disk for a part of
-//! one. If so, the driver asks first, and the original then finds all of it in memory.
-//!
 //! * **D1**: the original makes every call that has an effect or an error to report, so results are its own.
 //! * **D2**: nothing here trusts a descriptor to be the same file after a wait: reads go on by the number, as system calls of
 //!   a thread would, and the driver has its own hold on the file of the operation it carries.
 
-use std::ffi::{CString, c_void};
+use std::ffi::c_void;
 use std::os::fd::RawFd;
-use std::os::unix::ffi::OsStringExt;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use lissom_proactor::Op;
-use pyo3_ffi as ffi;
-use pyo3_ffi::PyObject;
 
 use super::buffer::{Buffer, NewBytes};
-use crate::jobs::{self, Lane};
 use crate::object::{Obj, PyResult, Raised, clear_error, os_error, system_call_failed};
 use crate::runtime::Runtime;
 use crate::tasklet::Why;
@@ -220,94 +212,4 @@ pub(super) fn read_bytes(runtime: &Runtime, fd: RawFd, length: usize, offset: Op
 pub(super) fn synchronise(runtime: &Runtime, fd: RawFd, data_only: bool) -> PyResult<()> {
     let completion = runtime.carry(Op::Fsync { fd, data_only }, Why::Disk(fd))?;
     completion.result.map(drop).map_err(|errno| os_error(errno.code()))
-}
-
-/// Cleared for good when the kernel (before 5.12) or a sandbox refuses `openat2` with `RESOLVE_CACHED`.
-static KNOWS_CACHED: AtomicBool = AtomicBool::new(true);
-
-/// What a path leads to, as far as memory tells.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
-    Fifo,
-    Other,
-    /// The disk has to be asked.
-    Cold,
-}
-
-fn find(path: &CString) -> Found {
-    // SAFETY: plain words, for which zero is a value.
-    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
-    how.resolve = libc::RESOLVE_CACHED;
-    let size = std::mem::size_of::<libc::open_how>();
-    // SAFETY: a null-terminated path and a description of the given size.
-    let fd = unsafe { libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path.as_ptr(), &how, size) } as RawFd;
-    if fd < 0 {
-        return match std::io::Error::last_os_error().raw_os_error() {
-            Some(libc::EAGAIN) => Found::Cold,
-            Some(libc::ENOSYS | libc::EINVAL | libc::EPERM) => {
-                KNOWS_CACHED.store(false, Ordering::Relaxed);
-                Found::Other
-            }
-            // The original will say so.
-            _ => Found::Other,
-        };
-    }
-    // SAFETY: plain bytes, written by the call.
-    let mut status: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: plain system calls on the descriptor that was just made, known to nobody.
-    let fifo = unsafe { libc::fstat(fd, &mut status) == 0 && status.st_mode & libc::S_IFMT == libc::S_IFIFO };
-    // SAFETY: as above.
-    unsafe { libc::close(fd) };
-    if fifo { Found::Fifo } else { Found::Other }
-}
-
-/// The path in an argument; `None` for a descriptor, and for what the original will complain of.
-pub(super) fn path(argument: *mut PyObject) -> Option<CString> {
-    // SAFETY: valid references; the converter makes a new one.
-    unsafe {
-        if ffi::PyLong_Check(argument) != 0 {
-            return None;
-        }
-        let mut bytes: *mut PyObject = std::ptr::null_mut();
-        if ffi::PyUnicode_FSConverter(argument, (&raw mut bytes).cast()) == 0 {
-            clear_error();
-            return None;
-        }
-        let bytes = Obj::owned_or_none(bytes)?;
-        let start = ffi::PyBytes_AsString(bytes.ptr());
-        Some(std::ffi::CStr::from_ptr(start).to_owned())
-    }
-}
-
-/// Has the disk asked for a folder and its entries if it is not in memory. The entries of one that is are not looked at:
-/// nothing tells whether they are there, too, without reading them.
-///
-/// # Errors
-/// What is thrown into the tasklet while it waits.
-pub(super) fn warm_folder(runtime: &Runtime, path: &CString) -> PyResult<()> {
-    if !KNOWS_CACHED.load(Ordering::Relaxed) || find(path) != Found::Cold {
-        return Ok(());
-    }
-    let path = std::ffi::OsString::from_vec(path.clone().into_bytes());
-    // Errors are for the original to find.
-    jobs::run(runtime, Lane::Disk, move || drop(std::fs::read_dir(path).map(Iterator::count)))
-}
-
-/// Has the disk asked for a path that is not in memory, so that the original need not wait for it.
-///
-/// # Errors
-/// What is thrown into the tasklet while it waits.
-pub(super) fn warm(runtime: &Runtime, path: &CString) -> PyResult<Found> {
-    if !KNOWS_CACHED.load(Ordering::Relaxed) {
-        return Ok(Found::Other);
-    }
-    let found = find(path);
-    if found != Found::Cold {
-        return Ok(found);
-    }
-    let op = Op::Stat { dir: libc::AT_FDCWD, path: path.clone(), flags: 0, mask: libc::STATX_TYPE };
-    let completion = runtime.carry(op, Why::Path)?;
-    let mode = completion.stat.map_or(0, |stat| u32::from(stat.stx_mode));
-    Ok(if mode & libc::S_IFMT == libc::S_IFIFO { Found::Fifo } else { Found::Other })
 }

@@ -21,6 +21,7 @@ mod disk;
 mod fifo;
 mod file;
 mod lock;
+mod lookup;
 mod os;
 mod path;
 pub(crate) mod preempt;

@@ -1,9 +1,11 @@
-//! Functions of `os` that take a path: the disk is asked for what is not in memory before the original is called (disk.rs).
+//! Functions of `os` that take a path: the disk is asked for what is not in memory before the original is called (lookup.rs).
+
+use pyo3_ffi::PyObject;
 
 use super::call::{Call, hook};
 use super::slot::{Hook, Owner};
 use super::socket::integer;
-use super::{disk, fifo};
+use super::{fifo, lookup};
 use crate::object::{Obj, PyResult};
 
 const MODULE: Owner = Owner::Module(c"posix");
@@ -15,8 +17,8 @@ fn is_simple(call: &Call, dir_fd: &str) -> bool {
 
 /// `stat(path)` and its kin: the original finds in memory what it asks for.
 fn with_path(call: &Call) -> PyResult<Obj> {
-    if let Some(path) = call.named(0, "path").filter(|_| is_simple(call, "dir_fd")).and_then(disk::path) {
-        disk::warm(call.runtime, &path)?;
+    if let Some(path) = call.named(0, "path").filter(|_| is_simple(call, "dir_fd")).and_then(lookup::path) {
+        lookup::warm(call.runtime, &path)?;
     }
     call.original()
 }
@@ -24,29 +26,41 @@ fn with_path(call: &Call) -> PyResult<Obj> {
 /// `rename(src, dst)` and its kin.
 fn with_two_paths(call: &Call) -> PyResult<Obj> {
     for (index, name, dir_fd) in [(0, "src", "src_dir_fd"), (1, "dst", "dst_dir_fd")] {
-        if let Some(path) = call.named(index, name).filter(|_| is_simple(call, dir_fd)).and_then(disk::path) {
-            disk::warm(call.runtime, &path)?;
+        if let Some(path) = call.named(index, name).filter(|_| is_simple(call, dir_fd)).and_then(lookup::path) {
+            lookup::warm(call.runtime, &path)?;
         }
     }
+    lookup::forget_paths();
     call.original()
+}
+
+/// What changes where paths lead to.
+fn changing(call: &Call) -> PyResult<Obj> {
+    lookup::forget_paths();
+    call.original()
+}
+
+/// The same on a thread without a scheduler.
+fn changes(_: *mut PyObject, _: *mut PyObject) {
+    lookup::forget_paths();
 }
 
 /// `listdir(path)`, `scandir(path)`.
 fn with_folder(call: &Call) -> PyResult<Obj> {
-    if let Some(path) = call.named(0, "path").and_then(disk::path) {
-        disk::warm_folder(call.runtime, &path)?;
+    if let Some(path) = call.named(0, "path").and_then(lookup::path) {
+        lookup::warm_folder(call.runtime, &path)?;
     }
     call.original()
 }
 
 /// `open(path, flags, mode)`: opening a FIFO waits for its other end.
 fn open(call: &Call) -> PyResult<Obj> {
-    let Some(path) = call.named(0, "path").filter(|_| is_simple(call, "dir_fd")).and_then(disk::path) else {
+    let Some(path) = call.named(0, "path").filter(|_| is_simple(call, "dir_fd")).and_then(lookup::path) else {
         return call.original();
     };
     let flags = integer(call.named(1, "flags"), 0).unwrap_or(0) as i32;
     let at_once = libc::O_NONBLOCK | libc::O_PATH;
-    if disk::warm(call.runtime, &path)? == disk::Found::Fifo && flags & at_once == 0 {
+    if lookup::warm(call.runtime, &path)? == lookup::Found::Fifo && flags & at_once == 0 {
         return fifo::open(call, Obj::import(c"posix")?.attr(c"open")?, &path);
     }
     call.original()
@@ -67,9 +81,14 @@ pub(super) fn table() -> Vec<Hook> {
         hook!(MODULE, c"truncate", with_path),
         hook!(MODULE, c"chmod", with_path),
         hook!(MODULE, c"utime", with_path),
-        hook!(MODULE, c"rename", with_two_paths),
-        hook!(MODULE, c"replace", with_two_paths),
-        hook!(MODULE, c"link", with_two_paths),
+        hook!(MODULE, c"rename", with_two_paths).noticed_by(changes),
+        hook!(MODULE, c"replace", with_two_paths).noticed_by(changes),
+        hook!(MODULE, c"link", with_two_paths).noticed_by(changes),
+        hook!(MODULE, c"symlink", changing).noticed_by(changes),
+        hook!(MODULE, c"mkfifo", changing).noticed_by(changes),
+        hook!(MODULE, c"mknod", changing).noticed_by(changes),
+        hook!(MODULE, c"chdir", changing).noticed_by(changes),
+        hook!(MODULE, c"fchdir", changing).noticed_by(changes),
         hook!(MODULE, c"listdir", with_folder),
         hook!(MODULE, c"scandir", with_folder),
     ]
