@@ -18,8 +18,9 @@ use crate::object::{Obj, PyResult, Raised, clear_error, os_error, system_call_fa
 use crate::runtime::Runtime;
 use crate::tasklet::Why;
 
-/// How much the driver is asked for at a time: enough for the kernel to read ahead, little enough to be copied at once.
-const PIECE: usize = 1 << 20;
+/// How much the driver is asked for at a time: as much as the kernel reads ahead by default. It fetches what follows while
+/// this is copied, so that the next look finds it; more than this comes through memory twice for nothing.
+const PIECE: usize = 128 * 1024;
 
 /// What a look at a descriptor without waiting has found.
 pub(super) enum Look {

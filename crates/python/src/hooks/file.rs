@@ -8,9 +8,10 @@ use pyo3_ffi::PyObject;
 
 use super::buffer::Buffer;
 use super::call::{Call, hook, tuple_of};
+use super::lookup::{self, Use};
 use super::os::{Kind, kind, read_some, wait_readable, write_all};
 use super::slot::{Hook, Owner};
-use super::{disk, fifo, lookup};
+use super::{disk, fifo};
 use crate::jobs::{self, Lane};
 use crate::object::{Obj, PyResult, check, clear_error, runtime_error};
 
@@ -192,7 +193,7 @@ fn write(call: &Call) -> PyResult<Obj> {
 /// `open(file, ...)`: the path is asked for before the original opens it; a FIFO waits for its other end.
 fn open(call: &Call) -> PyResult<Obj> {
     if let Some(path) = call.named(0, "file").and_then(lookup::path)
-        && lookup::warm(call.runtime, &path)? == lookup::Found::Fifo
+        && lookup::warm(call.runtime, &path, Use::Open)? == lookup::Found::Fifo
     {
         return fifo::open(call, Obj::import(c"_io")?.attr(c"open")?, &path);
     }

@@ -31,14 +31,25 @@ pub(super) enum Found {
     Cold,
 }
 
+/// What a call will do with a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Ask about or change what it leads to.
+    Target,
+    /// The same without following a symbolic link at its end, whose target nobody must wait for.
+    Link,
+    /// Open it, which with a FIFO waits.
+    Open,
+}
+
 /// How many paths are remembered, in a table without chains: a newer one takes the place.
 const REMEMBERED: usize = 256;
 
 /// For how long, in milliseconds.
 const FRESH: i64 = 100;
 
-/// Hashes of paths that were in memory and led to no FIFO, and when. A look costs three system calls, more than the call that
-/// it is for, and what was in memory a moment ago is. Another process may put a FIFO there in that time; opening that blocks
+/// Hashes of paths that were in memory and led to no FIFO, and when. A look costs as much as the
+/// call that it is for, and what was in memory a moment ago is. Another process may put a FIFO there in that time; opening that blocks
 /// the thread. What this process does to paths empties the table ([`forget_paths`]).
 static SEEN: GilCell<[(u64, i64); REMEMBERED]> = GilCell::new([(0, i64::MIN / 2); REMEMBERED]);
 
@@ -49,8 +60,9 @@ fn milliseconds() -> i64 {
     time.tv_sec * 1000 + time.tv_nsec / 1_000_000
 }
 
-fn hash(path: &CString) -> u64 {
+fn hash(path: &CString, purpose: Use) -> u64 {
     let mut hasher = DefaultHasher::new();
+    hasher.write_u8(purpose as u8);
     hasher.write(path.as_bytes());
     hasher.finish()
 }
@@ -61,24 +73,35 @@ pub(super) fn forget_paths() {
 }
 
 /// As [`look_up`], unless this path was there a moment ago.
-fn find(path: &CString) -> Found {
-    let (hash, now) = (hash(path), milliseconds());
+fn find(path: &CString, purpose: Use) -> Found {
+    if !KNOWS_CACHED.load(Ordering::Relaxed) {
+        return if purpose == Use::Open { kind_of(path) } else { Found::Nothing };
+    }
+    let (hash, now) = (hash(path, purpose), milliseconds());
     let place = hash as usize % REMEMBERED;
     let (seen, when) = SEEN.get()[place];
     if seen == hash && now - when < FRESH {
         return Found::Other;
     }
-    let found = look_up(path);
+    let found = look_up(path, purpose);
     if found == Found::Other {
         SEEN.get()[place] = (hash, now);
     }
     found
 }
 
-fn look_up(path: &CString) -> Found {
+/// Asks the kernel what it has in memory of a path.
+fn look_up(path: &CString, purpose: Use) -> Found {
     // SAFETY: plain words, for which zero is a value.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
+    // What is no folder fails with ENOTDIR once it is found: no descriptor to be closed.
+    how.flags = (libc::O_PATH
+        | libc::O_CLOEXEC
+        | match purpose {
+            Use::Target => libc::O_DIRECTORY,
+            Use::Link => libc::O_DIRECTORY | libc::O_NOFOLLOW,
+            Use::Open => 0,
+        }) as u64;
     how.resolve = libc::RESOLVE_CACHED;
     let size = std::mem::size_of::<libc::open_how>();
     // SAFETY: a null-terminated path and a description of the given size.
@@ -86,9 +109,10 @@ fn look_up(path: &CString) -> Found {
     if fd < 0 {
         return match std::io::Error::last_os_error().raw_os_error() {
             Some(libc::EAGAIN) => Found::Cold,
+            Some(libc::ENOTDIR) if purpose != Use::Open => Found::Other,
             Some(libc::ENOSYS | libc::EINVAL | libc::EPERM) => {
                 KNOWS_CACHED.store(false, Ordering::Relaxed);
-                Found::Nothing
+                find(path, purpose)
             }
             // The original will say so.
             _ => Found::Nothing,
@@ -96,11 +120,20 @@ fn look_up(path: &CString) -> Found {
     }
     // SAFETY: plain bytes, written by the call.
     let mut status: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: plain system calls on the descriptor that was just made, known to nobody.
-    let fifo = unsafe { libc::fstat(fd, &mut status) == 0 && status.st_mode & libc::S_IFMT == libc::S_IFIFO };
-    // SAFETY: as above.
+    // SAFETY: a plain system call on the descriptor that was just made.
+    let known = purpose == Use::Open && unsafe { libc::fstat(fd, &mut status) == 0 };
+    // SAFETY: nobody else knows the descriptor.
     unsafe { libc::close(fd) };
-    if fifo { Found::Fifo } else { Found::Other }
+    if known && status.st_mode & libc::S_IFMT == libc::S_IFIFO { Found::Fifo } else { Found::Other }
+}
+
+/// What a path leads to, where nothing says whether the disk has to be asked: stat(2), for as long as it takes.
+fn kind_of(path: &CString) -> Found {
+    // SAFETY: plain bytes, written by the call.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: a null-terminated path, and room for the result.
+    let known = unsafe { libc::stat(path.as_ptr(), &mut status) == 0 };
+    if known && status.st_mode & libc::S_IFMT == libc::S_IFIFO { Found::Fifo } else { Found::Nothing }
 }
 
 /// The path in an argument; `None` for a descriptor, and for what the original will complain of.
@@ -127,7 +160,7 @@ pub(super) fn path(argument: *mut PyObject) -> Option<CString> {
 /// # Errors
 /// What is thrown into the tasklet while it waits.
 pub(super) fn warm_folder(runtime: &Runtime, path: &CString) -> PyResult<()> {
-    if !KNOWS_CACHED.load(Ordering::Relaxed) || find(path) != Found::Cold {
+    if find(path, Use::Target) != Found::Cold {
         return Ok(());
     }
     let path = std::ffi::OsString::from_vec(path.clone().into_bytes());
@@ -139,15 +172,13 @@ pub(super) fn warm_folder(runtime: &Runtime, path: &CString) -> PyResult<()> {
 ///
 /// # Errors
 /// What is thrown into the tasklet while it waits.
-pub(super) fn warm(runtime: &Runtime, path: &CString) -> PyResult<Found> {
-    if !KNOWS_CACHED.load(Ordering::Relaxed) {
-        return Ok(Found::Nothing);
-    }
-    let found = find(path);
+pub(super) fn warm(runtime: &Runtime, path: &CString, purpose: Use) -> PyResult<Found> {
+    let found = find(path, purpose);
     if found != Found::Cold {
         return Ok(found);
     }
-    let op = Op::Stat { dir: libc::AT_FDCWD, path: path.clone(), flags: 0, mask: libc::STATX_TYPE };
+    let flags = if purpose == Use::Link { libc::AT_SYMLINK_NOFOLLOW } else { 0 };
+    let op = Op::Stat { dir: libc::AT_FDCWD, path: path.clone(), flags, mask: libc::STATX_TYPE };
     let completion = runtime.carry(op, Why::Path)?;
     let mode = completion.stat.map_or(0, |stat| u32::from(stat.stx_mode));
     Ok(if mode & libc::S_IFMT == libc::S_IFIFO { Found::Fifo } else { Found::Other })

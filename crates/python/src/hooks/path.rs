@@ -1,11 +1,13 @@
 //! Functions of `os` that take a path: the disk is asked for what is not in memory before the original is called (lookup.rs).
 
+use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
 use super::call::{Call, hook};
+use super::fifo;
+use super::lookup::{self, Use};
 use super::slot::{Hook, Owner};
 use super::socket::integer;
-use super::{fifo, lookup};
 use crate::object::{Obj, PyResult};
 
 const MODULE: Owner = Owner::Module(c"posix");
@@ -17,8 +19,19 @@ fn is_simple(call: &Call, dir_fd: &str) -> bool {
 
 /// `stat(path)` and its kin: the original finds in memory what it asks for.
 fn with_path(call: &Call) -> PyResult<Obj> {
+    // SAFETY: the interpreter keeps the object for ever.
+    let stays = call.named(usize::MAX, "follow_symlinks").is_some_and(|follow| follow == unsafe { ffi::Py_False() });
+    warmed(call, if stays { Use::Link } else { Use::Target })
+}
+
+/// `lstat(path)` and its kin, which do not follow a link at the end.
+fn with_link(call: &Call) -> PyResult<Obj> {
+    warmed(call, Use::Link)
+}
+
+fn warmed(call: &Call, purpose: Use) -> PyResult<Obj> {
     if let Some(path) = call.named(0, "path").filter(|_| is_simple(call, "dir_fd")).and_then(lookup::path) {
-        lookup::warm(call.runtime, &path)?;
+        lookup::warm(call.runtime, &path, purpose)?;
     }
     call.original()
 }
@@ -27,7 +40,7 @@ fn with_path(call: &Call) -> PyResult<Obj> {
 fn with_two_paths(call: &Call) -> PyResult<Obj> {
     for (index, name, dir_fd) in [(0, "src", "src_dir_fd"), (1, "dst", "dst_dir_fd")] {
         if let Some(path) = call.named(index, name).filter(|_| is_simple(call, dir_fd)).and_then(lookup::path) {
-            lookup::warm(call.runtime, &path)?;
+            lookup::warm(call.runtime, &path, Use::Link)?;
         }
     }
     lookup::forget_paths();
@@ -60,7 +73,7 @@ fn open(call: &Call) -> PyResult<Obj> {
     };
     let flags = integer(call.named(1, "flags"), 0).unwrap_or(0) as i32;
     let at_once = libc::O_NONBLOCK | libc::O_PATH;
-    if lookup::warm(call.runtime, &path)? == lookup::Found::Fifo && flags & at_once == 0 {
+    if lookup::warm(call.runtime, &path, Use::Open)? == lookup::Found::Fifo && flags & at_once == 0 {
         return fifo::open(call, Obj::import(c"posix")?.attr(c"open")?, &path);
     }
     call.original()
@@ -70,14 +83,14 @@ pub(super) fn table() -> Vec<Hook> {
     vec![
         hook!(MODULE, c"open", open),
         hook!(MODULE, c"stat", with_path),
-        hook!(MODULE, c"lstat", with_path),
+        hook!(MODULE, c"lstat", with_link),
         hook!(MODULE, c"access", with_path),
         hook!(MODULE, c"statvfs", with_path),
-        hook!(MODULE, c"readlink", with_path),
-        hook!(MODULE, c"unlink", with_path),
-        hook!(MODULE, c"remove", with_path),
-        hook!(MODULE, c"rmdir", with_path),
-        hook!(MODULE, c"mkdir", with_path),
+        hook!(MODULE, c"readlink", with_link),
+        hook!(MODULE, c"unlink", with_link),
+        hook!(MODULE, c"remove", with_link),
+        hook!(MODULE, c"rmdir", with_link),
+        hook!(MODULE, c"mkdir", with_link),
         hook!(MODULE, c"truncate", with_path),
         hook!(MODULE, c"chmod", with_path),
         hook!(MODULE, c"utime", with_path),
