@@ -96,6 +96,13 @@ def binary_lines(files: Files) -> None:
             pass
 
 
+def binary_loop(files: Files) -> None:
+    """lines of bytes in a ``for`` loop, cached."""
+    with files.lines.open("rb") as file:
+        for _ in file:
+            pass
+
+
 def small(files: Files) -> None:
     """``open``, ``read`` and ``close`` of 4 KiB."""
     name = str(files.small)
@@ -145,6 +152,7 @@ WARM: tuple[Callable[[Files], None], ...] = (
     whole,
     text_lines,
     binary_lines,
+    binary_loop,
     small,
     stats,
     walks,
