@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import subprocess
 import threading
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,9 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from conftest import Script
 
 CALLS: dict[str, Callable[[], object]] = {
     "getaddrinfo": lambda: socket.getaddrinfo("localhost", 80),
@@ -113,3 +118,55 @@ def test_datagram_to_a_name_is_resolved(hooked: None) -> None:
         receiver.bind(("127.0.0.1", 0))
         sender.sendto(b"hello", ("localhost", receiver.getsockname()[1]))
         assert receiver.recv(10) == b"hello"
+
+
+SLOW_RESOLVER = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <netdb.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+typedef int resolver(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+
+/* Answers for names when the file exists that ANSWER names. */
+int getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **found)
+{
+    resolver *original = (resolver *)dlsym(RTLD_NEXT, "getaddrinfo");
+    while (host[0] == 'l' && access(getenv("ANSWER"), F_OK) != 0)
+        usleep(1000);
+    return original(host, service, hints, found);
+}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="the resolver that answers late is built with cc")
+def test_thousand_look_ups_without_an_answer_hold_up_nothing_else(script: Script, tmp_path: Path) -> None:
+    source, library = tmp_path / "slow.c", tmp_path / "slow.so"
+    source.write_text(SLOW_RESOLVER)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    done = script(
+        """
+        import os, pathlib, socket, lissom
+        look_ups = [lissom.spawn(socket.getaddrinfo, "localhost", 80) for _ in range(1000)]
+        lissom.schedule()
+        assert not any(look_up is None or not look_up.alive for look_up in look_ups)
+        # Addresses, other calls, files: none of them waits for a name.
+        assert socket.getaddrinfo("127.0.0.1", 80) and socket.getaddrinfo("::1", 80)
+        assert lissom.offload(int, "7") == 7
+        path = pathlib.Path(os.environ["ANSWER"])
+        with (path.parent / "file").open("wb") as file:
+            os.fsync(file.fileno())
+        try:
+            with lissom.timeout(0.01):
+                socket.getaddrinfo("localhost", 80)
+        except TimeoutError:
+            print("timed out")
+        look_ups.pop().kill()
+        path.touch()
+        print(len({str(lissom.join(look_up)) for look_up in look_ups}))
+        """,
+        hooked=True,
+        env={"LD_PRELOAD": str(library), "ANSWER": str(tmp_path / "answer")},
+    )
+    assert done.stdout == "timed out\n1\n"

@@ -47,6 +47,14 @@ def python_tests(steps: Steps, environment: Environment, rest: Sequence[str]) ->
     _checked(steps, f"pytest {minor}", [str(environment.python), "-X", "dev", "-m", "pytest", *rest], f"build {minor}")
 
 
+def stdlib(steps: Steps, environment: Environment, rest: Sequence[str]) -> None:
+    """Run CPython's own tests with one interpreter, plain and under Lissom."""
+    minor = environment.interpreter.minor
+    report = TARGET / "stdlib" / f"{minor}.json"
+    command = [str(environment.python), "tools/stdlib/run.py", "--report", str(report), *rest]
+    _checked(steps, f"stdlib {minor}", command, f"build {minor}")
+
+
 def rust_tests(steps: Steps) -> None:
     """Run the tests of all crates that need no interpreter, then the examples in their documentation."""
     workspace = ["--workspace", "--exclude", _PYTHON_CRATE]

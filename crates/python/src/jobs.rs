@@ -10,24 +10,33 @@ use crate::runtime::Runtime;
 use crate::tasklet::{Outcome, Why};
 use crate::world::GilCell;
 
-static POOL: GilCell<Option<Pool>> = GilCell::new(None);
+/// Who makes a call: each has threads of its own, so that look-ups that get no answer hold up nothing else.
+#[derive(Clone, Copy)]
+pub(crate) enum Crew {
+    /// Name resolution.
+    Names,
+    /// `lissom.offload` and whatever else has no asynchronous form.
+    Calls,
+}
 
-/// The process's pool, made at first use.
-fn pool() -> Pool {
-    POOL.get().get_or_insert_with(|| Pool::new(PoolSettings::default())).clone()
+/// The process's pools, by crew, each made at first use.
+static POOLS: GilCell<[Option<Pool>; 2]> = GilCell::new([None, None]);
+
+fn pool(crew: Crew) -> Pool {
+    POOLS.get()[crew as usize].get_or_insert_with(|| Pool::new(PoolSettings::default())).clone()
 }
 
 /// Ends the threads of the pool, waiting for those that are in the middle of something.
 pub(crate) fn shutdown() {
-    let pool = POOL.get().take();
-    if let Some(pool) = pool {
+    let pools = std::mem::take(&mut *POOLS.get());
+    for pool in pools.into_iter().flatten() {
         crate::object::detached(|| pool.shutdown(true));
     }
 }
 
 /// After `fork`, in the child: the pool has no threads.
 pub(crate) fn after_fork() {
-    if let Some(pool) = POOL.get().as_mut() {
+    for pool in POOLS.get().iter_mut().flatten() {
         pool.after_fork_in_child();
     }
 }
@@ -47,11 +56,15 @@ fn lock<R>(place: &Mutex<Place<R>>) -> std::sync::MutexGuard<'_, Place<R>> {
 /// # Errors
 /// `RuntimeError` if no thread can be had; what is thrown into the tasklet while it waits: the job goes on then, and its
 /// result is dropped by the blocking thread.
-pub(crate) fn run<R: Send + 'static>(runtime: &Runtime, job: impl FnOnce() -> R + Send + 'static) -> PyResult<R> {
+pub(crate) fn run<R: Send + 'static>(
+    runtime: &Runtime,
+    crew: Crew,
+    job: impl FnOnce() -> R + Send + 'static,
+) -> PyResult<R> {
     let place = Arc::new(Mutex::new(Place { value: None, token: runtime.me().begin_wait().bits() }));
     let result = Arc::clone(&place);
     let remote = runtime.remote();
-    let started = pool().spawn(move || {
+    let started = pool(crew).spawn(move || {
         let value = job();
         let mut place = lock(&result);
         place.value = Some(value);
@@ -105,16 +118,42 @@ impl<T> Carry<T> {
 /// # Errors
 /// What the function raises, and as for [`run`].
 pub(crate) fn call(runtime: &Runtime, func: Obj, args: Obj, kwargs: Option<Obj>) -> PyResult<Obj> {
+    call_between(runtime, Crew::Calls, func, args, kwargs, || {}, || {})
+}
+
+/// Calls `func(*args, **kwargs)`, which resolves a name, as [`call`] does.
+///
+/// # Errors
+/// As there.
+pub(crate) fn look_up(runtime: &Runtime, func: Obj, args: Obj, kwargs: Option<Obj>) -> PyResult<Obj> {
+    call_between(runtime, Crew::Names, func, args, kwargs, || {}, || {})
+}
+
+/// [`call`], with something done on that thread before and after it.
+///
+/// # Errors
+/// As there.
+pub(crate) fn call_between(
+    runtime: &Runtime,
+    crew: Crew,
+    func: Obj,
+    args: Obj,
+    kwargs: Option<Obj>,
+    before: impl FnOnce() + Send + 'static,
+    after: impl FnOnce() + Send + 'static,
+) -> PyResult<Obj> {
     let call = Carry(Call { func, args, kwargs });
     let place: Arc<Mutex<Carry<Option<Outcome>>>> = Arc::new(Mutex::new(Carry(None)));
     let result = Arc::clone(&place);
-    run(runtime, move || {
+    run(runtime, crew, move || {
         // SAFETY: this thread has no thread state, or one of an earlier call; the pair attaches and detaches it.
         let state = unsafe { ffi::PyGILState_Ensure() };
         let Call { func, args, kwargs } = call.into_inner();
         let kwargs_ptr = kwargs.as_ref().map_or(std::ptr::null_mut(), Obj::ptr);
+        before();
         // SAFETY: a callable, a tuple, and a dict or null.
         let value = Obj::owned(unsafe { ffi::PyObject_Call(func.ptr(), args.ptr(), kwargs_ptr) });
+        after();
         let outcome = value.map_err(|Raised| Exc::take());
         drop((func, args, kwargs));
         *result.lock().unwrap_or_else(PoisonError::into_inner) = Carry(Some(outcome));

@@ -39,7 +39,7 @@ pub(super) fn is_numeric(host: *mut PyObject) -> bool {
 /// Calls the function `name` of `_socket` in a blocking thread, where its hook lets it through.
 fn in_pool(call: &Call, name: &std::ffi::CStr) -> PyResult<Obj> {
     let (args, kwargs) = call.packed()?;
-    jobs::call(call.runtime, Obj::import(c"_socket")?.attr(name)?, args, kwargs)
+    jobs::look_up(call.runtime, Obj::import(c"_socket")?.attr(name)?, args, kwargs)
 }
 
 fn getaddrinfo(call: &Call) -> PyResult<Obj> {
@@ -86,7 +86,7 @@ pub(super) fn resolved(call: &Call, family: i32, address: *mut PyObject) -> PyRe
     let host = Obj::borrowed(unsafe { ffi::PyTuple_GetItem(address, 0) });
     let function = Obj::import(c"_socket")?.attr(c"getaddrinfo")?;
     let args = Obj::tuple([host, Obj::none(), Obj::int(i64::from(family))?])?;
-    let found = jobs::call(call.runtime, function, args, None)?;
+    let found = jobs::look_up(call.runtime, function, args, None)?;
     // [(family, type, proto, canonname, (host, port, ...)), ...]
     // SAFETY: a non-empty list of tuples, as the function returns; items are borrowed.
     let numeric = unsafe {
