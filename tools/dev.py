@@ -71,6 +71,7 @@ def test(project: Project) -> None:
         stages.stdlib(steps, environment, ["--quick"])
         if number == 0:
             stages.rust_tests(steps)
+            stages.soak(steps, newest)
     stages.slow_lints(steps, project.environments, newest)
     stages.docs(steps, newest)
     stages.valgrind(steps)
@@ -165,7 +166,7 @@ def main() -> int:
     parser.add_argument(
         "--only", action="append", default=[], metavar="STEP", help="only steps with this in their name"
     )
-    parser.epilog = "What stands behind -- is passed on to pytest, tools/stdlib/run.py, the demo or the benchmarks."
+    parser.epilog = "What stands behind -- is passed on to pytest, tools/stdlib/stdlib.py, the demo or the benchmarks."
     words = sys.argv[1:]
     split = words.index("--") if "--" in words else len(words)
     arguments = parser.parse_args(words[:split])

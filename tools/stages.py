@@ -51,8 +51,15 @@ def stdlib(steps: Steps, environment: Environment, rest: Sequence[str]) -> None:
     """Run CPython's own tests with one interpreter, plain and under Lissom."""
     minor = environment.interpreter.minor
     report = TARGET / "stdlib" / f"{minor}.json"
-    command = [str(environment.python), "tools/stdlib/run.py", "--report", str(report), *rest]
+    command = [str(environment.python), "tools/stdlib/stdlib.py", "--report", str(report), *rest]
     _checked(steps, f"stdlib {minor}", command, f"build {minor}")
+
+
+def soak(steps: Steps, environment: Environment) -> None:
+    """Mixed traffic on each driver, every byte checked: a minute in all."""
+    minor = environment.interpreter.minor
+    command = [str(environment.python), "tools/soak/soak.py", "--seconds", "20", "--connections", "300"]
+    _checked(steps, "soak", command, f"build {minor}")
 
 
 def rust_tests(steps: Steps) -> None:

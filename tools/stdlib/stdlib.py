@@ -1,6 +1,6 @@
 """Run the interpreter's own tests, unmodified, once plain and once under Lissom, and name every test that is lost.
 
-    python tools/stdlib/run.py [--driver NAME] [--only FILE] [--quick] [--jobs N] [--report FILE]
+    python tools/stdlib/stdlib.py [--driver NAME] [--only FILE] [--quick] [--jobs N] [--report FILE]
 
 Runs with the interpreter that is to be tested, which needs lissom installed and its `test` package. Each file of tests
 runs in a process and a folder of its own, by ``python -m test``, then by ``python -m lissom -m test``. A test is *lost*
