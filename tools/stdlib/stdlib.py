@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -35,6 +36,8 @@ MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 DRIVERS = ("uring", "epoll", "poll")
 # The slowest file takes two minutes plain on a busy machine.
 TIMEOUT = 900.0
+# For files of which it is known that they do not end under Lissom.
+SHORT_TIMEOUT = 120.0
 
 
 @dataclass
@@ -61,6 +64,7 @@ class Row:
 
 def run_file(name: str, driver: str | None) -> Outcome:
     """Run one file of tests; under Lissom if there is a driver."""
+    timeout = SHORT_TIMEOUT if driver and name in known_hangs() else TIMEOUT
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "LISSOM"))}
     command = [sys.executable]
     if driver:
@@ -81,9 +85,9 @@ def run_file(name: str, driver: str | None) -> Outcome:
                 start_new_session=True,
             )
             try:
-                remark = f"exit code {process.wait(TIMEOUT)}"
+                remark = f"exit code {process.wait(timeout)}"
             except subprocess.TimeoutExpired:
-                remark = f"did not end within {TIMEOUT:.0f} s"
+                remark = f"did not end within {timeout:.0f} s"
             # With all that it has left behind; a test may have blocked every other signal.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -125,24 +129,39 @@ def compare(name: str, drivers: Iterable[str]) -> list[Row]:
     return rows
 
 
-def known_losses() -> dict[str, str]:
-    """Return the tests that are lost on this version, and why, from `losses.toml`."""
+@functools.cache
+def known(table: str) -> list[dict[str, list[str]]]:
+    """Return the entries of one table of `losses.toml` that concern this version."""
     with (HERE / "losses.toml").open("rb") as file:
-        entries = tomllib.load(file)["loss"]
-    return {test: entry["why"] for entry in entries if MINOR in entry["versions"] for test in entry["tests"]}
+        entries = tomllib.load(file)[table]
+    return [entry for entry in entries if MINOR in entry["versions"]]
+
+
+def known_losses() -> set[str]:
+    """Return the tests that are known to be lost."""
+    return {test for entry in known("loss") for test in entry["tests"]}
+
+
+def known_hangs() -> set[str]:
+    """Return the files that are known not to end."""
+    return {file for entry in known("hang") for file in entry["files"]}
 
 
 def judge(rows: list[Row]) -> list[str]:
     """Return what is wrong with the losses: those that are not known, and known ones that are none."""
-    known = known_losses()
-    files = {row.name for row in rows}
-    wrong = [f"{row.name} on {row.driver}: {row.remark}" for row in rows if row.remark and row.plain]
+    losses, hangs = known_losses(), known_hangs()
+    wrong = [
+        f"{row.name} on {row.driver}: {row.remark or 'it ends now, take it out of losses.toml'}"
+        for row in rows
+        if row.plain and bool(row.remark) != (row.name in hangs)
+    ]
     # A file that did not come to its end has lost all its tests, which says nothing about each.
     ended = [row for row in rows if not row.remark]
-    wrong += [f"lost on {row.driver}: {test}" for row in ended for test in row.lost if test not in known]
+    wrong += [f"lost on {row.driver}: {test}" for row in ended for test in row.lost if test not in losses]
     lost = {test for row in rows for test in row.lost}
-    for test in known:
-        if test.split(".")[1] in files and test not in lost:
+    files = tuple(f"test.{row.name}." for row in ended)
+    for test in sorted(losses):
+        if test.startswith(files) and test not in lost:
             wrong.append(f"no longer lost, take it out of losses.toml: {test}")
     return wrong
 
@@ -197,7 +216,8 @@ def main() -> int:
         choice = tomllib.load(file)
     folder = Path(os.__file__).parent / "test"
     wanted = arguments.only or choice["quick" if arguments.quick else "files"]
-    names = [name for name in wanted if (folder / name).is_dir() or (folder / f"{name}.py").exists()]
+    paths = {name: folder.joinpath(*name.split(".")) for name in wanted}
+    names = [name for name, path in paths.items() if path.is_dir() or path.with_suffix(".py").exists()]
     if not names:
         print(f"error: the test package in {folder} has none of: {' '.join(wanted)}", file=sys.stderr)
         return 2

@@ -22,12 +22,38 @@ struct Inside {
 
 type Table = HashMap<usize, Inside, BuildHasherDefault<AddressHasher>>;
 
-static TABLE: GilCell<Option<Table>> = GilCell::new(None);
+/// Who is inside which object.
+#[derive(Default)]
+struct Places {
+    /// The one that came when nobody was inside anything: the object and its owner, or zeros. Most calls end before another
+    /// one begins, and need no table.
+    alone: (usize, usize),
+    table: Table,
+}
+
+static PLACES: GilCell<Option<Places>> = GilCell::new(None);
+
+/// Enters the object at once if nobody is inside any.
+#[inline]
+fn enter_alone(object: usize, owner: usize) -> bool {
+    let mut places = PLACES.get();
+    let places = places.get_or_insert_default();
+    let free = places.alone.0 == 0 && places.table.is_empty();
+    if free {
+        places.alone = (object, owner);
+    }
+    free
+}
 
 /// Enters the object unless another tasklet is inside. One that is inside already is let in, to be judged by the original.
 fn enter(object: usize, owner: usize) -> Option<()> {
-    let mut table = TABLE.get();
-    let inside = table.get_or_insert_default().entry(object).or_insert(Inside { owner, depth: 0 });
+    let mut places = PLACES.get();
+    let places = places.get_or_insert_default();
+    let (first, its_owner) = std::mem::take(&mut places.alone);
+    if first != 0 {
+        places.table.insert(first, Inside { owner: its_owner, depth: 1 });
+    }
+    let inside = places.table.entry(object).or_insert(Inside { owner, depth: 0 });
     if inside.owner != owner {
         return None;
     }
@@ -35,20 +61,27 @@ fn enter(object: usize, owner: usize) -> Option<()> {
     Some(())
 }
 
+#[inline]
 fn leave(object: usize) {
-    let mut table = TABLE.get();
-    let table = table.get_or_insert_default();
-    if let Some(inside) = table.get_mut(&object) {
+    let mut places = PLACES.get();
+    let places = places.get_or_insert_default();
+    if places.alone.0 == object {
+        places.alone = (0, 0);
+        return;
+    }
+    if let Some(inside) = places.table.get_mut(&object) {
         inside.depth -= 1;
         if inside.depth == 0 {
-            table.remove(&object);
+            places.table.remove(&object);
         }
     }
 }
 
 fn alone(call: &Call) -> PyResult<Obj> {
     let (object, owner) = (call.slf as usize, call.runtime.me().ptr() as usize);
-    waiters::wait_for(call.runtime, call.slf, Why::Lock(object), None, || Ok(enter(object, owner)))?;
+    if !enter_alone(object, owner) {
+        waiters::wait_for(call.runtime, call.slf, Why::Lock(object), None, || Ok(enter(object, owner)))?;
+    }
     let result = call.original();
     leave(object);
     waiters::wake_one(call.slf);
@@ -57,8 +90,11 @@ fn alone(call: &Call) -> PyResult<Obj> {
 
 /// After `fork`, in the child: nobody else is inside anything.
 pub(super) fn after_fork(me: usize) {
-    if let Some(table) = TABLE.get().as_mut() {
-        table.retain(|_, inside| inside.owner == me);
+    if let Some(places) = PLACES.get().as_mut() {
+        if places.alone.1 != me {
+            places.alone = (0, 0);
+        }
+        places.table.retain(|_, inside| inside.owner == me);
     }
 }
 
