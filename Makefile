@@ -3,13 +3,16 @@ DEV := sh tools/with-python tools/dev.py
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help test demo bench docs lint build format clean
+.PHONY: help test test-stdlib demo bench docs lint build format clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: ## set everything up, build for every CPython found, run all tests and checks
 	@$(DEV) test $(ARGS)
+
+test-stdlib: ## run CPython's own tests, plain and under Lissom, on every version and driver
+	@$(DEV) test-stdlib $(ARGS)
 
 demo: ## 10,000 keep-alive connections against the unmodified http.server
 	@$(DEV) demo $(ARGS)

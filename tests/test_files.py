@@ -313,6 +313,17 @@ def test_copying_a_tree_gives_the_same_tree(folder: Path, path: Path) -> None:
         assert {entry.name for entry in entries if entry.is_dir()} == {"copy", "source"}
 
 
+@pytest.mark.parametrize(
+    "where", ["supports_dir_fd", "supports_fd", "supports_follow_symlinks", "supports_effective_ids"]
+)
+def test_functions_are_found_in_the_sets_that_name_them(where: str) -> None:
+    functions: set[object] = getattr(os, where)
+    while_hooked = {function in functions for function in list(functions)}
+    lissom.unhook()
+    assert while_hooked == {True} == {function in functions for function in list(functions)}
+    lissom.hook()
+
+
 # ---- vectors, and files that are not cached --------------------------------------------------------------------------
 
 

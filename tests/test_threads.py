@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import _thread
+import os
+import shlex
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,6 +17,7 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from conftest import Script
 
@@ -267,3 +272,47 @@ def test_context_of_a_thread_is_as_in_a_real_one(script: Script) -> None:
         print(seen, variable.get())
     """
     assert script(source, hooked=True).stdout == script(source).stdout
+
+
+# ---- signal masks ----------------------------------------------------------------------------------------------------
+
+
+def test_mask_of_a_thread_is_its_own() -> None:
+    seen: list[object] = []
+
+    def blocks_all() -> None:
+        seen.append(signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()))
+        blocked = signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGUSR1})
+        seen.append(signal.valid_signals() - blocked == {signal.SIGKILL, signal.SIGSTOP})
+        seen.append(signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1]))
+        seen.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        for wrong in ([0], [65]):
+            with pytest.raises(ValueError, match="out of range"):
+                signal.pthread_sigmask(signal.SIG_BLOCK, wrong)
+        with pytest.raises(OSError, match="Invalid argument"):
+            signal.pthread_sigmask(77, [])
+
+    thread = threading.Thread(target=blocks_all)
+    thread.start()
+    thread.join()
+    assert seen == [set(), True, {signal.SIGUSR1}, set()]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+
+
+def test_mask_of_the_main_thread_is_that_of_the_process() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {signal.SIGUSR2}
+        shown = subprocess.run(SHOWS_MASK, capture_output=True, text=True, check=True).stdout
+        assert shown == "{<Signals.SIGUSR2: 12>}\n"
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+
+
+SHOWS_MASK = [sys.executable, "-c", "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"]
+
+
+def test_command_of_the_shell_has_the_mask_of_its_caller(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    assert os.system(f"{shlex.join(SHOWS_MASK)} > {shlex.quote(str(output))}") == 0
+    assert output.read_text() == "set()\n"

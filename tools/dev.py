@@ -68,8 +68,10 @@ def test(project: Project) -> None:
     for number, environment in enumerate(reversed(project.environments)):
         project.build(environment)
         stages.python_tests(steps, environment, project.rest)
+        stages.stdlib(steps, environment, ["--quick"])
         if number == 0:
             stages.rust_tests(steps)
+            stages.soak(steps, newest)
     stages.slow_lints(steps, project.environments, newest)
     stages.docs(steps, newest)
     stages.valgrind(steps)
@@ -134,8 +136,17 @@ def format_sources(project: Project) -> None:
     run([ruff, "format", "."], cwd=ROOT)
 
 
+def stdlib(project: Project) -> None:
+    """Run CPython's own tests, plain and under Lissom."""
+    project.prepare_newest()
+    for environment in project.environments:
+        project.build(environment)
+        stages.stdlib(project.steps, environment, project.rest)
+
+
 COMMANDS: dict[str, Callable[[Project], None]] = {
     "test": test,
+    "test-stdlib": stdlib,
     "lint": lint,
     "build": build,
     "docs": docs,
@@ -155,7 +166,7 @@ def main() -> int:
     parser.add_argument(
         "--only", action="append", default=[], metavar="STEP", help="only steps with this in their name"
     )
-    parser.epilog = "What stands behind -- is passed on to pytest, the demo or the benchmarks."
+    parser.epilog = "What stands behind -- is passed on to pytest, tools/stdlib/stdlib.py, the demo or the benchmarks."
     words = sys.argv[1:]
     split = words.index("--") if "--" in words else len(words)
     arguments = parser.parse_args(words[:split])

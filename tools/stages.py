@@ -47,6 +47,21 @@ def python_tests(steps: Steps, environment: Environment, rest: Sequence[str]) ->
     _checked(steps, f"pytest {minor}", [str(environment.python), "-X", "dev", "-m", "pytest", *rest], f"build {minor}")
 
 
+def stdlib(steps: Steps, environment: Environment, rest: Sequence[str]) -> None:
+    """Run CPython's own tests with one interpreter, plain and under Lissom."""
+    minor = environment.interpreter.minor
+    report = TARGET / "stdlib" / f"{minor}.json"
+    command = [str(environment.python), "tools/stdlib/stdlib.py", "--report", str(report), *rest]
+    _checked(steps, f"stdlib {minor}", command, f"build {minor}")
+
+
+def soak(steps: Steps, environment: Environment) -> None:
+    """Mixed traffic on each driver, every byte checked: a minute in all."""
+    minor = environment.interpreter.minor
+    command = [str(environment.python), "tools/soak/soak.py", "--seconds", "20", "--connections", "300"]
+    _checked(steps, "soak", command, f"build {minor}")
+
+
 def rust_tests(steps: Steps) -> None:
     """Run the tests of all crates that need no interpreter, then the examples in their documentation."""
     workspace = ["--workspace", "--exclude", _PYTHON_CRATE]

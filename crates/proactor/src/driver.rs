@@ -1,6 +1,7 @@
 //! What a proactor asks of the operating system: the contract of drivers.
 //!
 //! A driver reports *readiness* (epoll, poll), or *carries* whole ops out (rings), or both.
+//! `tests/contract.rs` asks each driver for rules 2 to 6, 9 and 11.
 //!
 //! 1. A driver belongs to one proactor and is called from one thread at a time.
 //! 2. **Never blocks** except in `wait`, and there no longer than told. `wait` allocates nothing in

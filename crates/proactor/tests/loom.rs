@@ -122,3 +122,39 @@ fn letter_posted_while_the_mailbox_closes_is_dropped_once() {
         assert_eq!(Arc::strong_count(&letter), 1, "neither kept nor lost");
     });
 }
+
+#[test]
+fn letter_posted_while_a_forked_child_closes_is_kept_by_nobody_else() {
+    model(|| {
+        let mailbox = Arc::new(Mailbox::<Arc<()>, _>::new(ModelBell::default()));
+        let letter = Arc::new(());
+        let (poster, copy) = (Arc::clone(&mailbox), Arc::clone(&letter));
+        let posting = loom::thread::spawn(move || poster.post(copy));
+        let owned = mailbox.close_in_child();
+        mailbox.post(Arc::clone(&letter));
+        mailbox.close();
+        posting.join().unwrap();
+        // The poster's, if it came before; never the one that was posted after.
+        assert!(Arc::strong_count(&letter) <= 2, "a closed mailbox takes nothing (lock was free: {owned})");
+    });
+}
+
+#[test]
+fn end_of_the_consumer_disturbs_neither_posters_nor_wakers() {
+    model(|| {
+        let mailbox = Arc::new(Mailbox::<Arc<()>, _>::new(ModelBell::default()));
+        let letter = Arc::new(());
+        let (poster, copy) = (Arc::clone(&mailbox), Arc::clone(&letter));
+        let waker = Arc::clone(&mailbox);
+        let posting = loom::thread::spawn(move || poster.post(copy));
+        let waking = loom::thread::spawn(move || waker.wake());
+        if mailbox.may_sleep() {
+            mailbox.bell().sleep();
+        }
+        mailbox.awake();
+        mailbox.close();
+        posting.join().unwrap();
+        waking.join().unwrap();
+        assert_eq!(Arc::strong_count(&letter), 1, "neither kept nor lost");
+    });
+}

@@ -152,6 +152,22 @@ impl<T> Carry<T> {
 /// What the function raises, and as for [`run`]. If something is thrown into the tasklet before a thread has begun with the
 /// call, it is not made at all; but those of the user's are, as `lissom.offload` says.
 pub(crate) fn call(runtime: &Runtime, lane: Lane, func: Obj, args: Obj, kwargs: Option<Obj>) -> PyResult<Obj> {
+    call_between(runtime, lane, func, args, kwargs, || {}, || {})
+}
+
+/// [`call`], with something done on that thread before and after it.
+///
+/// # Errors
+/// As there.
+pub(crate) fn call_between(
+    runtime: &Runtime,
+    lane: Lane,
+    func: Obj,
+    args: Obj,
+    kwargs: Option<Obj>,
+    before: impl FnOnce() + Send + 'static,
+    after: impl FnOnce() + Send + 'static,
+) -> PyResult<Obj> {
     let call = Carry(Call { func, args, kwargs });
     let withdrawn = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&withdrawn);
@@ -162,7 +178,9 @@ pub(crate) fn call(runtime: &Runtime, lane: Lane, func: Obj, args: Obj, kwargs: 
         let state = unsafe { ffi::PyGILState_Ensure() };
         let call = call.into_inner();
         if !flag.load(Ordering::Relaxed) {
+            before();
             let outcome = call.make();
+            after();
             *result.lock().unwrap_or_else(PoisonError::into_inner) = Carry(Some(outcome));
         }
         drop(call);

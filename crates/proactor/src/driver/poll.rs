@@ -5,7 +5,9 @@
 //!   It keeps its place: most descriptors are watched again at once.
 //!
 //! Every wait costs as much as there are descriptors. The kernel takes as many entries as the process may have
-//! descriptors open (`RLIMIT_NOFILE`); as each has one entry, that is never exceeded.
+//! descriptors open (`RLIMIT_NOFILE`); as each has one entry, only a limit that was lowered meanwhile is exceeded. Then
+//! the entries that watch nothing are given up. A process that lowers its limit below what it waits for at that moment
+//! has `wait` fail with `EINVAL`.
 
 use std::collections::HashMap;
 use std::io;
@@ -44,6 +46,24 @@ impl Poll {
 
     /// How many entries have an event, after the system has been asked.
     fn fetch(&mut self, timeout: Option<Duration>) -> Result<usize, Errno> {
+        match self.ask(timeout) {
+            Err(errno) if errno.code() == libc::EINVAL => {
+                self.give_up_unwatched();
+                self.ask(timeout)
+            }
+            asked => asked,
+        }
+    }
+
+    /// Frees the places of descriptors that are not watched now (I2).
+    fn give_up_unwatched(&mut self) {
+        let unwatched: Vec<RawFd> = self.entries.iter().filter(|entry| entry.fd < 0).map(|entry| !entry.fd).collect();
+        for fd in unwatched {
+            self.disarm(fd);
+        }
+    }
+
+    fn ask(&mut self, timeout: Option<Duration>) -> Result<usize, Errno> {
         let limit = timeout.map(|timeout| libc::timespec {
             tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
             tv_nsec: timeout.subsec_nanos().into(),

@@ -85,6 +85,17 @@ pub(crate) fn nothing_completes(proactor: &mut Proactor) {
     assert!(proactor.next().is_none());
 }
 
+/// Waits until the timeout has passed; nothing may happen before. The end of the ring of an earlier driver may interrupt
+/// the thread that used it.
+#[track_caller]
+pub(crate) fn nothing_happens_for(proactor: &mut Proactor, timeout: Duration) {
+    let mut waited = proactor.wait(Some(timeout)).expect("wait");
+    while waited == Wait::Interrupted {
+        waited = proactor.wait(Some(timeout)).expect("wait");
+    }
+    assert_eq!(waited, Wait::TimedOut);
+}
+
 /// A pair of connected sockets in non-blocking mode.
 pub(crate) fn pair() -> (UnixStream, UnixStream) {
     let (one, other) = UnixStream::pair().expect("socketpair");

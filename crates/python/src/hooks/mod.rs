@@ -113,7 +113,7 @@ pub(crate) fn install(threads: bool) -> PyResult<()> {
         STATE.get().threads.set(threads);
         return if threads { signal::start_slicing() } else { signal::stop_slicing() };
     }
-    let result = prepare().and_then(|()| table().iter().try_for_each(Hook::install));
+    let result = prepare().and_then(|()| table().iter().try_for_each(Hook::install)).and_then(|()| os::sort_sets());
     if let Err(Raised) = result {
         table().iter().for_each(Hook::remove);
         return Err(Raised);
@@ -152,6 +152,9 @@ pub(crate) fn remove() {
         write_unraisable(None);
     }
     table().iter().filter(|hook| !(keep_locks && hook.joins_tasklets())).for_each(Hook::remove);
+    if os::sort_sets().is_err() {
+        write_unraisable(None);
+    }
     if signal::give_back().is_err() {
         write_unraisable(None);
     }

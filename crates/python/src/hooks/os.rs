@@ -393,6 +393,25 @@ fn closerange(call: &Call) -> PyResult<Obj> {
     call.original()
 }
 
+/// Puts functions of `os` in their sets again: `supports_dir_fd` and its kin.
+///
+/// The hash of a built-in function is made of the pointer that a hook exchanges (`meth_hash` in `Objects/methodobject.c`), so a
+/// function that was put in a set before is not found there after.
+///
+/// # Errors
+/// What changing a set may raise.
+pub(super) fn sort_sets() -> PyResult<()> {
+    let os = Obj::import(c"os")?;
+    for name in [c"supports_dir_fd", c"supports_effective_ids", c"supports_fd", c"supports_follow_symlinks"] {
+        let set = os.attr(name)?;
+        // SAFETY: a valid reference.
+        let members = Obj::owned(unsafe { ffi::PySequence_List(set.ptr()) })?;
+        set.attr(c"clear")?.call([])?;
+        set.attr(c"update")?.call([&members])?;
+    }
+    Ok(())
+}
+
 pub(super) fn table() -> Vec<Hook> {
     vec![
         hook!(MODULE, c"read", read).costs(1),

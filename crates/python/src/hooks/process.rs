@@ -8,7 +8,7 @@ use super::call::{Call, hook};
 use super::os::aside;
 use super::slot::{Hook, Owner};
 use super::socket::integer;
-use crate::jobs::Lane;
+use crate::jobs::{self, Lane};
 use crate::object::{Obj, PyResult};
 use crate::tasklet::Why;
 
@@ -105,8 +105,38 @@ fn wait3(call: &Call) -> PyResult<Obj> {
     aside(call, Lane::Others, c"wait3")
 }
 
+/// `system(command)`: the child gets the signal mask of the thread that starts it, and threads of the pool block all.
 fn system(call: &Call) -> PyResult<Obj> {
-    aside(call, Lane::Others, c"system")
+    let mask = Mask::current();
+    let (args, kwargs) = call.packed()?;
+    let function = Obj::import(c"posix")?.attr(c"system")?;
+    jobs::call_between(call.runtime, Lane::Others, function, args, kwargs, move || mask.set(), || Mask::all().set())
+}
+
+/// A set of signals that a thread blocks.
+struct Mask(libc::sigset_t);
+
+impl Mask {
+    fn current() -> Mask {
+        // SAFETY: plain words, for which zero is a value.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: writes the set; changes nothing.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, std::ptr::null(), &mut set) };
+        Mask(set)
+    }
+
+    fn all() -> Mask {
+        // SAFETY: as above; the call fills it.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: a writable set.
+        unsafe { libc::sigfillset(&mut set) };
+        Mask(set)
+    }
+
+    fn set(&self) {
+        // SAFETY: a valid set; the calling thread's mask.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
+    }
 }
 
 pub(super) fn table() -> Vec<Hook> {

@@ -14,7 +14,7 @@ use super::preempt;
 use super::slot::{Hook, Owner};
 use super::thread;
 use crate::args::{Args, method};
-use crate::object::{Obj, PyResult, Raised, clear_error, value_error};
+use crate::object::{Obj, PyResult, Raised, check, clear_error, error_is_set, os_error, value_error};
 use crate::runtime::Runtime;
 use crate::signals;
 use crate::world::{self, GilCell, world};
@@ -279,6 +279,61 @@ fn pthread_getcpuclockid(call: &Call) -> PyResult<Obj> {
     }
 }
 
+// ---- masks -----------------------------------------------------------------------------------------------------------
+
+/// The signals that threads which are tasklets have blocked: bit `n - 1` for signal `n`. Those that never asked are missing.
+static MASKS: GilCell<BTreeMap<usize, u64>> = GilCell::new(BTreeMap::new());
+
+/// A thread that was a tasklet has ended.
+pub(super) fn forget_mask(tasklet: usize) {
+    MASKS.get().remove(&tasklet);
+}
+
+/// `pthread_sigmask(how, mask)`: a mask belongs to a thread, and that of the OS thread is the main tasklet's. Other threads
+/// that are tasklets have one of their own, which only they can see: no signal is handled in them anyway.
+fn pthread_sigmask(call: &Call) -> PyResult<Obj> {
+    let me = call.runtime.me();
+    let (Some(_), Some(how), Some(signals)) = (me.identity(), call.arg(0), call.arg(1)) else { return call.original() };
+    if call.runtime.on_main() {
+        return call.original();
+    }
+    let how = Obj::borrowed(how).to_i64()?;
+    let wanted = bits_of(signals)?;
+    let key = me.ptr() as usize;
+    let before = MASKS.get().get(&key).copied().unwrap_or(0);
+    let after = match how as i32 {
+        libc::SIG_BLOCK => before | wanted,
+        libc::SIG_UNBLOCK => before & !wanted,
+        libc::SIG_SETMASK => wanted,
+        _ => return Err(os_error(libc::EINVAL)),
+    };
+    MASKS.get().insert(key, after);
+    // SAFETY: the GIL is held.
+    let set = Obj::owned(unsafe { ffi::PySet_New(std::ptr::null_mut()) })?;
+    for signal in (1..=64).filter(|signal| before >> (signal - 1) & 1 != 0) {
+        // SAFETY: a set and a valid reference.
+        check(unsafe { ffi::PySet_Add(set.ptr(), Obj::int(signal)?.ptr()) })?;
+    }
+    Ok(set)
+}
+
+/// The signals of an iterable.
+fn bits_of(signals: *mut ffi::PyObject) -> PyResult<u64> {
+    // SAFETY: a valid reference.
+    let items = Obj::owned(unsafe { ffi::PyObject_GetIter(signals) })?;
+    let mut bits = 0;
+    // SAFETY: an iterator; null at its end, with or without an exception.
+    while let Some(item) = Obj::owned_or_none(unsafe { ffi::PyIter_Next(items.ptr()) }) {
+        match item.to_i64()? {
+            signal @ 1..=64 => bits |= 1 << (signal - 1),
+            signal => return Err(value_error(&format!("signal number {signal} out of range [1; 64]"))),
+        }
+    }
+    // Nobody can block these, and nobody is told.
+    let never = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
+    if error_is_set() { Err(Raised) } else { Ok(bits & !never) }
+}
+
 pub(super) fn table() -> Vec<Hook> {
     let module = Owner::Module(c"_signal");
     vec![
@@ -286,6 +341,7 @@ pub(super) fn table() -> Vec<Hook> {
         hook!(module, c"getsignal", getsignal),
         hook!(module, c"set_wakeup_fd", set_wakeup_fd),
         hook!(module, c"pthread_kill", pthread_kill),
+        hook!(module, c"pthread_sigmask", pthread_sigmask),
         hook!(Owner::Module(c"time"), c"pthread_getcpuclockid", pthread_getcpuclockid),
     ]
 }

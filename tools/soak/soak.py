@@ -1,0 +1,285 @@
+"""Mixed traffic for as long as one likes, every byte checked: nothing lost or duplicated, no descriptor leaked.
+
+    python tools/soak/soak.py [--seconds 60] [--connections 1000] [--driver uring] [--seed N]
+
+A server under ``lissom.hook`` with a tasklet for each connection, and clients in another process: bursts, idling,
+half-closes, resets, timeouts while receiving and sending, servers killed in the middle, and times without a free
+descriptor. Prints what was done and checked; the exit code is 0 if nothing was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import gc
+import json
+import os
+import random
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from traffic import KINDS, PATIENCE, TRAFFIC, Damage, Order, read_order
+
+# The ports of one address pair are used up by connections that were closed a minute ago.
+LISTENERS = 8
+# Descriptors that a process needs beside its connections.
+SPARE = 100
+# What the allocators of interpreter and C library may keep beyond what a third of the run has shown, in bytes.
+SLACK = 16 << 20
+
+
+def resident() -> int:
+    """Return the memory that is in use, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def descriptors() -> int:
+    """Return the number of open descriptors."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+class Server:
+    """Serves until its standard input ends; then says what it has seen."""
+
+    def __init__(self) -> None:
+        self.done: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self.stopping = False
+
+    def serve(self, connection: socket.socket) -> None:
+        """Serve one connection."""
+        kind = "?"
+        try:
+            with connection:
+                connection.settimeout(PATIENCE)
+                order = read_order(connection)
+                kind = order.kind
+                if kind == "killed":
+                    self.serve_and_die(connection, order)
+                else:
+                    TRAFFIC[kind][1](connection, order)
+            self.done[kind] += 1
+        except (OSError, Damage, AssertionError) as error:
+            if not self.stopping:
+                self.wrong.append(f"server, {kind}: {error!r}")
+
+    def serve_and_die(self, connection: socket.socket, order: Order) -> None:
+        """Serve in a tasklet that is killed after a moment, wherever it is."""
+        import lissom
+
+        tasklet = lissom.spawn(TRAFFIC[order.kind][1], connection, order)
+        time.sleep(random.Random(order.seed).random() * 0.01)
+        tasklet.kill()
+        try:
+            lissom.join(tasklet)
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+
+    def accept(self, listener: socket.socket) -> None:
+        """Accept with a timeout, time and again; wait when descriptors are used up."""
+        listener.settimeout(0.1)
+        while not self.stopping:
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                self.done["accept timed out"] += 1
+            except OSError as error:
+                if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                    raise
+                self.done["no descriptor"] += 1
+                time.sleep(0.01)
+            else:
+                threading.Thread(target=self.serve, args=[connection]).start()
+
+    def exhaust(self) -> None:
+        """Now and then, leave no room for another descriptor for a moment."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        while not self.stopping:
+            time.sleep(1)
+            highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, highest + 2), hard))
+            time.sleep(0.05)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    def run(self) -> dict[str, object]:
+        """Serve; return the report."""
+        before = descriptors()
+        listeners = [socket.create_server(("127.0.0.1", 0), backlog=4096) for _ in range(LISTENERS)]
+        print(*(listener.getsockname()[1] for listener in listeners), flush=True)
+        threads = [threading.Thread(target=self.accept, args=[listener]) for listener in listeners]
+        threads.append(threading.Thread(target=self.exhaust))
+        for thread in threads:
+            thread.start()
+        warm = 0
+        for line in sys.stdin:
+            if line == "warm\n":
+                warm = resident()
+        end = resident()
+        self.stopping = True
+        for thread in threads:
+            thread.join()
+        for listener in listeners:
+            listener.close()
+        limit = time.monotonic() + PATIENCE
+        while threading.active_count() > 1 and time.monotonic() < limit:
+            time.sleep(0.05)
+        gc.collect()
+        left = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]  # noqa: PTH115
+        sockets = [name for name in left if name.startswith("socket:")]
+        if sockets:
+            self.wrong.append(f"server: {len(sockets)} sockets are still open")
+        if (alive := threading.active_count()) > 1:
+            self.wrong.append(f"server: {alive - 1} threads have not ended")
+        if end > warm * 1.1 + SLACK:
+            self.wrong.append(f"server: memory grew from {warm >> 20} to {end >> 20} MiB")
+        import lissom.inspect
+
+        return {
+            "driver": lissom.inspect.driver().name,
+            "done": self.done,
+            "wrong": self.wrong,
+            "descriptors": [before, len(left)],
+            "MiB": [warm >> 20, end >> 20],
+        }
+
+
+class Client:
+    """Keeps a number of connections busy for a time."""
+
+    def __init__(self, ports: list[int], connections: int, seconds: float, seed: int) -> None:
+        self.ports, self.connections, self.seed = ports, connections, seed
+        self.end = time.monotonic() + seconds
+        self.done: Counter[str] = Counter()
+        self.sent = 0
+        self.wrong: list[str] = []
+
+    def one(self, dice: random.Random) -> None:
+        """Make one connection and check all that it brings."""
+        kind = dice.choices(KINDS, [4, 8, 2, 1, 1, 1, 1])[0]
+        size = dice.choice([0, 1, 100, 5_000, 60_000, 300_000 if kind == "stalled" else 100_000])
+        order = Order(kind, dice.getrandbits(64), max(size, 2))
+        try:
+            with socket.create_connection(("127.0.0.1", dice.choice(self.ports)), timeout=PATIENCE) as connection:
+                connection.sendall(order.pack())
+                TRAFFIC[kind][0](connection, order, dice)
+            self.done[kind] += 1
+            self.sent += order.size
+        except (OSError, Damage) as error:
+            self.wrong.append(f"client, {order}: {error!r}")
+
+    def keep_busy(self, number: int) -> None:
+        """Make one connection after the other."""
+        dice = random.Random(self.seed * 1_000_003 + number)
+        time.sleep(dice.random())
+        while time.monotonic() < self.end and len(self.wrong) < 20:
+            self.one(dice)
+
+    def run(self) -> dict[str, object]:
+        """Run them all; return the report."""
+        threads = [threading.Thread(target=self.keep_busy, args=[number]) for number in range(self.connections)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return {"done": self.done, "wrong": self.wrong, "bytes": self.sent}
+
+
+def allow_descriptors(wanted: int) -> int:
+    """Raise the limit on descriptors as far as needed; return how many connections it allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = wanted + SPARE if hard == resource.RLIM_INFINITY else min(wanted + SPARE, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(room, SPARE), hard))
+    return room - SPARE
+
+
+def part(role: str, *words: str) -> None:
+    """Be the server or the client, in a process under Lissom."""
+    import lissom
+
+    lissom.hook()
+    if role == "server":
+        allow_descriptors(int(words[0]))
+        report = Server().run()
+    else:
+        connections, seconds, seed, *ports = words
+        allow_descriptors(int(connections))
+        report = Client([int(port) for port in ports], int(connections), float(seconds), int(seed)).run()
+    print(json.dumps(report), flush=True)
+
+
+def soak(connections: int, seconds: float, seed: int, driver: str) -> int:
+    """Run both parts; print the report; return the exit code."""
+    room = allow_descriptors(connections)
+    if room < connections:
+        print(f"note: the limit on open files allows {room} connections, not {connections}")
+        connections = room
+    environment = {**os.environ, "LISSOM_DRIVER": driver}
+    command = [sys.executable, "-X", "dev", __file__, "--part"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    server = subprocess.Popen([*command, "server", str(connections)], env=environment, **pipes)  # type: ignore[call-overload]
+    ports = server.stdout.readline().split()
+    words = [str(connections), str(seconds), str(seed), *ports]
+    client = subprocess.Popen([*command, "client", *words], stdout=subprocess.PIPE, text=True)
+    try:
+        time.sleep(seconds / 3)
+        server.stdin.write("warm\n")
+        server.stdin.flush()
+        sent, _ = client.communicate(timeout=seconds + 4 * PATIENCE)
+        seen, _ = server.communicate(timeout=4 * PATIENCE)
+        reports = {"client": json.loads(sent), "server": json.loads(seen)}
+    except (subprocess.TimeoutExpired, json.JSONDecodeError, BrokenPipeError) as error:
+        print(f"a part did not end as it should: {error}")
+        return 1
+    finally:
+        for process in (client, server):
+            process.kill()
+            process.wait()
+    return judge(reports, seed)
+
+
+def judge(reports: dict[str, dict[str, Any]], seed: int) -> int:
+    """Print what was done and what was wrong; return the exit code."""
+    client, server = reports["client"], reports["server"]
+    wrong = [*client["wrong"], *server["wrong"]]
+    expected = (*KINDS, "accept timed out", "no descriptor")
+    wrong += [f"there was none of: {kind}" for kind in expected if not server["done"].get(kind)]
+    total = sum(client["done"].values())
+    print(
+        f"driver {server['driver']}, seed {seed}: {total} connections, {client['bytes'] / 1e6:.0f} MB each way, checked"
+    )
+    print("  " + ", ".join(f"{kind} {count}" for kind, count in sorted(server["done"].items())))
+    print(f"  descriptors {server['descriptors']}, memory after a third and at the end {server['MiB']} MiB")
+    for line in wrong[:40]:
+        print(f"  WRONG: {line}")
+    return 1 if wrong else 0
+
+
+def main() -> int:
+    """Run what the arguments ask for; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--connections", type=int, default=1000)
+    parser.add_argument(
+        "--driver", action="append", choices=["uring", "epoll", "poll"], help="repeatable; default: all"
+    )
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
+    parser.add_argument("--part", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.part:
+        part(*arguments.part)
+        return 0
+    drivers = arguments.driver or ["uring", "epoll", "poll"]
+    return max(soak(arguments.connections, arguments.seconds, arguments.seed, driver) for driver in drivers)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
