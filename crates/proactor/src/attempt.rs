@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use crate::driver::Cargo;
 use crate::nonblock::without_blocking;
+use crate::op::MANY_ROOM;
 use crate::{Errno, Interest, Op, Readiness, sys};
 
 /// How an attempt ended.
@@ -41,7 +42,17 @@ pub(crate) fn attempt(op: &mut Op, begun: bool) -> Attempt {
             let first = sys::write(*fd, buf, *offset, libc::RWF_NOWAIT);
             unless_unsupported(first, *fd, offset.is_some(), libc::POLLOUT, || sys::write(*fd, buf, None, 0))
         }
-        Op::Accept { fd } => accept(*fd),
+        Op::Accept { fd } | Op::AcceptMany { fd } => accept(*fd),
+        Op::RecvMany { fd } => {
+            let mut buf = Vec::with_capacity(MANY_ROOM);
+            match sys::recv(*fd, &mut buf, 0) {
+                Ok(got) => {
+                    buf.shrink_to_fit();
+                    Attempt::DoneWith(Ok(got), Cargo::Buf(buf))
+                }
+                failed => failed.into(),
+            }
+        }
         Op::Connect { fd, .. } if begun => connected(*fd),
         Op::Connect { fd, addr } => match without_blocking(*fd, || sys::connect(*fd, addr)) {
             // connect(2): when interrupted, the attempt goes on as if it had been non-blocking.

@@ -4,7 +4,7 @@
 //! `tests/contract.rs` asks each driver for rules 2 to 6, 9 and 11.
 //!
 //! 1. A driver belongs to one proactor and is called from one thread at a time.
-//! 2. **Never blocks** except in `wait`, and there no longer than told. `wait` allocates nothing in
+//! 2. **Never blocks** except in `wait`, and there no longer than told. `wait` allocates nothing but buffers of parts in
 //!    steady state and runs no code of the caller's.
 //! 3. `arm` makes the driver report readiness of a descriptor. If a condition of the interest
 //!    already holds when `arm` is called, it is reported too (by a later `wait`). With `keep`,
@@ -18,7 +18,7 @@
 //!    other error the registration is as before.
 //! 7. `carry` takes an op, or gives it back at once. One that it takes is the driver's, buffers
 //!    included, until it hands them over in exactly one [`Event::Done`]. `cancel` only hastens
-//!    that event.
+//!    that event. Before it there may be any number of [`Event::Part`] for ops that ask for many.
 //! 8. Dropping a driver ends all carried ops *before* their buffers are freed. In a forked child
 //!    dropping must only give back the child's copies (close, unmap): no call may change what the
 //!    parent shares, which epoll_ctl(2) on an inherited epoll descriptor would.
@@ -170,6 +170,13 @@ pub enum Event {
         generation: u32,
         /// All that holds now.
         readiness: Readiness,
+    },
+    /// A carried op that asks for many has one, and goes on.
+    Part {
+        /// As given to `carry`.
+        key: OpKey,
+        /// The one.
+        outcome: Outcome,
     },
     /// A carried op ended.
     Done {

@@ -11,7 +11,10 @@ use crate::{Errno, Interest, Readiness, SockAddr};
 /// Work for the blocking pool: runs on a native thread, may block.
 pub type Job = Box<dyn FnOnce() -> io::Result<i32> + Send>;
 
-/// Something to be carried out, completed exactly once.
+/// How much an [`Op::RecvMany`] receives at a time, in bytes.
+pub(crate) const MANY_ROOM: usize = 8 << 10;
+
+/// Something to be carried out, completed exactly once (`AcceptMany` and `RecvMany`: once finally).
 ///
 /// **Descriptors.** An op borrows its descriptor by number. All ops but `Ready { keep: false }`
 /// rely on the promise that [`Proactor::forget`](crate::Proactor::forget) or
@@ -119,6 +122,30 @@ pub enum Op {
         /// The listening socket.
         fd: RawFd,
     },
+    /// Accept connections (`SOCK_CLOEXEC`, blocking mode), as long as the driver can go on: each completes as `Accept` does,
+    /// [`Completion::more`] set on all but the last. Submit it again after the last, or do not while there are enough:
+    /// the rest waits in the backlog.
+    ///
+    /// The uring driver goes on until it is told to end, for listeners in blocking mode, and does not tell the peer's
+    /// address (getpeername(2) does). Others end with the first connection.
+    AcceptMany {
+        /// The listening socket.
+        fd: RawFd,
+    },
+    /// Receive from a stream socket, as long as the driver can go on: each completion brings up to 8 KiB in a buffer of its own,
+    /// [`Completion::more`] set on all but the last. Result: bytes received; 0 is the end. While nothing arrives, it
+    /// holds no buffer. Submit it again after the last completion unless that says the end; do not while there is
+    /// enough: the rest stays in the socket.
+    ///
+    /// `ENOBUFS` says that the driver had no buffer left just then. Nothing is lost: submit it again.
+    ///
+    /// The uring driver goes on until it is told to end, for sockets in blocking mode, and receives ahead of the caller
+    /// meanwhile. It holds the *file*: cancel the op and wait for its last completion before you close the socket, or the
+    /// peer sees no end. Others end with the first completion.
+    RecvMany {
+        /// The socket.
+        fd: RawFd,
+    },
     /// Connect a socket. Result: 0. For blocking mode see `Accept`.
     ///
     /// After a cancelled or timed-out connect the socket may still become connected: close it.
@@ -152,6 +179,8 @@ impl fmt::Debug for Op {
             Op::Open { path, .. } => write!(f, "Open({path:?})"),
             Op::Stat { path, .. } => write!(f, "Stat({path:?})"),
             Op::Accept { fd } => write!(f, "Accept({fd})"),
+            Op::AcceptMany { fd } => write!(f, "AcceptMany({fd})"),
+            Op::RecvMany { fd } => write!(f, "RecvMany({fd})"),
             Op::Connect { fd, addr } => write!(f, "Connect({fd}, {addr:?})"),
             Op::Timeout => f.write_str("Timeout"),
             Op::Nop => f.write_str("Nop"),
@@ -185,6 +214,9 @@ pub struct Completion {
     pub peer: Option<SockAddr>,
     /// What was asked about a file.
     pub stat: Option<Box<libc::statx>>,
+    /// The op goes on, and completes at least once more with this token. If it is detached, those completions that have
+    /// come already are still to be taken.
+    pub more: bool,
 }
 
 impl Completion {

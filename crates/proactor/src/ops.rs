@@ -22,6 +22,8 @@ pub(crate) struct Slot {
     pub(crate) next: u32,
     /// Position in the heap of deadlines.
     due: u32,
+    /// A part of an op that goes on elsewhere.
+    more: bool,
 }
 
 /// What a slot holds.
@@ -48,6 +50,7 @@ impl Op {
         match *self {
             Op::Ready { fd, interest, .. } => Some((fd, interest)),
             Op::Recv { fd, .. } | Op::Read { fd, .. } | Op::Accept { fd } => Some((fd, Interest::READ)),
+            Op::AcceptMany { fd } | Op::RecvMany { fd } => Some((fd, Interest::READ)),
             Op::Send { fd, .. } | Op::Write { fd, .. } | Op::Connect { fd, .. } => Some((fd, Interest::WRITE)),
             Op::Fsync { .. } | Op::Open { .. } | Op::Stat { .. } => None,
             Op::Timeout | Op::Nop | Op::Blocking(_) => None,
@@ -89,8 +92,9 @@ impl Ops {
         // 2^64 submissions are centuries away.
         let serial = self.last_serial.saturating_add(1);
         self.last_serial = serial;
-        let index =
-            self.slots.insert(Slot { serial, token, life, work: Work::Todo(op), prev: NIL, next: NIL, due: NOWHERE });
+        let work = Work::Todo(op);
+        let slot = Slot { serial, token, life, work, prev: NIL, next: NIL, due: NOWHERE, more: false };
+        let index = self.slots.insert(slot);
         // A slot takes more than 64 bytes: 2^32 of them do not fit where this runs.
         OpKey { serial, index: index as u32 }
     }
@@ -153,6 +157,14 @@ impl Ops {
         self.finish(index, result);
     }
 
+    /// Completes a part of an op that goes on.
+    pub(crate) fn finish_part(&mut self, index: u32, result: Result<i32, Errno>, cargo: Cargo) {
+        let token = self.slots[index as usize].token;
+        let part = self.insert(Op::Nop, token, Life::Idle).index;
+        self.slots[part as usize].more = true;
+        self.finish_with(part, result, cargo);
+    }
+
     /// Frees an op that is on no list, with all it holds.
     pub(crate) fn free(&mut self, index: u32) {
         self.clear_deadline(index);
@@ -179,7 +191,8 @@ impl Ops {
             Work::Todo(op) => Cargo::of(op),
             Work::Done(cargo) => cargo,
         };
-        let mut done = Completion { token: slot.token, result, buf: None, fd: None, peer: None, stat: None };
+        let Slot { token, more, .. } = slot;
+        let mut done = Completion { token, result, buf: None, fd: None, peer: None, stat: None, more };
         match cargo {
             Cargo::None => {}
             Cargo::Buf(buf) => done.buf = Some(buf),

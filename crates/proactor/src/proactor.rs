@@ -236,6 +236,7 @@ impl Proactor {
                 Event::Ready { fd, generation, readiness } => {
                     self.report(fd, generation, readiness);
                 }
+                Event::Part { key, outcome } => self.carried_in_part(key, outcome),
                 Event::Done { key, outcome } => self.carried_out(key, outcome),
             }
         }
@@ -386,6 +387,15 @@ impl Proactor {
         // Anything else: cancelled in the meantime, and finished by that.
         if matches!(self.ops.slot(index).life, Life::Carried(Carrier::Pool(_))) {
             self.ops.finish_with(index, outcome.result, outcome.cargo);
+        }
+    }
+
+    /// The driver has done a part of an op and goes on. What has arrived is delivered also after a cancel.
+    fn carried_in_part(&mut self, key: OpKey, outcome: Outcome) {
+        if let Some(index) = self.ops.find(key)
+            && !matches!(self.ops.slot(index).life, Life::Leaving { deliver: false, .. })
+        {
+            self.ops.finish_part(index, outcome.result, outcome.cargo);
         }
     }
 

@@ -61,7 +61,7 @@ fn look(driver: &mut dyn Driver) -> Vec<(RawFd, u32, Readiness)> {
     }
     let seen = events.into_iter().map(|event| match event {
         Event::Ready { fd, generation, readiness } => (fd, generation, readiness),
-        Event::Done { .. } => panic!("nothing is carried"),
+        Event::Part { .. } | Event::Done { .. } => panic!("nothing is carried"),
     });
     seen.collect()
 }

@@ -19,6 +19,7 @@
 //!
 //! Which features of the kernel are used, and what happens without them, is in docs/drivers.rst.
 
+mod buffers;
 mod entry;
 mod setup;
 
@@ -30,11 +31,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use io_uring::{IoUring, opcode, squeue};
+use io_uring::{IoUring, cqueue, opcode, squeue};
 use slab::Slab;
 
 pub use self::setup::{Features, Refused};
 
+use self::buffers::Buffers;
 use self::entry::Carried;
 use crate::driver::epoll::Epoll;
 use crate::driver::{Driver, Event, Watch};
@@ -46,6 +48,9 @@ const ENTRIES: u32 = 64;
 /// The user data of requests whose completion tells nothing.
 const NOBODY: u64 = u64::MAX;
 
+/// After so many events `reap` leaves the rest to the next wait: an op that asks for many could keep it busy for ever.
+const BATCH: usize = 512;
+
 /// For how long a driver that is dropped waits for the ops that it carries. A file on a server that does not answer cannot be
 /// cancelled; its buffer is then leaked rather than freed under the kernel's hands.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -54,6 +59,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Uring {
     epoll: Epoll,
     ring: IoUring,
+    /// Made for the first op that asks for many pieces of data. After the ring, hence dropped after it.
+    buffers: Option<Buffers>,
     /// Rung by the kernel when the ring has something to tell; never read, as epoll reports each ring of it.
     done: OwnedFd,
     carried: Slab<Carried>,
@@ -87,6 +94,7 @@ impl Uring {
         Ok(Uring {
             epoll,
             ring,
+            buffers: None,
             done,
             carried: Slab::new(),
             places: HashMap::new(),
@@ -142,7 +150,8 @@ impl Uring {
 
     /// Takes completions out of the queue.
     fn reap(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
-        while !self.carried.is_empty() {
+        let limit = events.len() + BATCH;
+        while !self.carried.is_empty() && events.len() < limit {
             let visit = {
                 let queue = self.ring.submission();
                 queue.taskrun() || queue.cq_overflow() || !queue.is_empty()
@@ -155,9 +164,16 @@ impl Uring {
             for completion in queue {
                 // A request to cancel answers, too, but its op has the last word.
                 let place = usize::try_from(completion.user_data()).unwrap_or(usize::MAX);
-                if let Some(carried) = self.carried.try_remove(place) {
+                let result = completion.result();
+                let piece = match (&mut self.buffers, cqueue::buffer_select(completion.flags())) {
+                    (Some(buffers), Some(id)) => Some(buffers.take(id, result)),
+                    _ => None,
+                };
+                if cqueue::more(completion.flags()) {
+                    events.extend(self.carried.get(place).map(|carried| carried.part(result, piece)));
+                } else if let Some(carried) = self.carried.try_remove(place) {
                     self.places.remove(&carried.key());
-                    events.push(carried.finish(completion.result()));
+                    events.push(carried.finish(result, piece));
                 }
             }
             if events.len() == before {
@@ -222,12 +238,21 @@ impl Driver for Uring {
             Op::Read { .. } | Op::Write { .. } | Op::Fsync { .. } | Op::Open { .. } | Op::Stat { .. } => waits,
             Op::Connect { .. } => waits,
             Op::Recv { fd, .. } | Op::Send { fd, .. } | Op::Accept { fd } => self.sockets && !waits && blocks(fd),
+            // A kernel that defers work (6.1) has multishot accept (5.19) and recv (6.0), too.
+            Op::AcceptMany { fd } | Op::RecvMany { fd } => self.features.deferred && !waits && blocks(fd),
             _ => false,
         };
         suits && self.is_ours()
     }
 
     fn carry(&mut self, key: OpKey, op: Op) -> Result<(), Op> {
+        if matches!(op, Op::RecvMany { .. }) && self.buffers.is_none() {
+            // SAFETY: dropped after the ring, or leaked with the ops that do not end.
+            match unsafe { Buffers::register(&self.ring) } {
+                Ok(buffers) => self.buffers = Some(buffers),
+                Err(_) => return Err(op),
+            }
+        }
         let place = self.carried.insert(Carried::new(key, op));
         let entry = self.carried[place].entry().user_data(place as u64);
         self.places.insert(key, place);
@@ -274,6 +299,7 @@ impl Drop for Uring {
         if !self.carried.is_empty() && self.process == std::process::id() {
             // Still in the kernel's hands, or another thread's to end (I1).
             mem::forget(mem::take(&mut self.carried));
+            mem::forget(self.buffers.take());
         }
     }
 }

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use io_uring::types::{self, Fd};
 use io_uring::{opcode, squeue};
 
+use super::buffers::GROUP;
 use crate::driver::{Cargo, Event, Outcome};
 use crate::{Errno, Op, OpKey, SockAddr, sys};
 
@@ -85,6 +86,8 @@ impl Carried {
                 let (place, length) = (room.0.as_mut_ptr().cast(), &raw mut room.1);
                 opcode::Accept::new(Fd(*fd), place, length).flags(libc::SOCK_CLOEXEC).build()
             }
+            (Op::AcceptMany { fd }, _) => opcode::AcceptMulti::new(Fd(*fd)).flags(libc::SOCK_CLOEXEC).build(),
+            (Op::RecvMany { fd }, _) => opcode::RecvMulti::new(Fd(*fd), GROUP).build(),
             (Op::Connect { fd, addr }, _) => {
                 let bytes = addr.as_bytes();
                 let length = libc::socklen_t::try_from(bytes.len()).unwrap_or(libc::socklen_t::MAX);
@@ -94,10 +97,16 @@ impl Carried {
         }
     }
 
-    /// The event for the op's completion.
-    pub(super) fn finish(self, result: i32) -> Event {
+    /// The event for a completion after which the op goes on; `piece` is what it has received.
+    pub(super) fn part(&self, result: i32, piece: Option<Vec<u8>>) -> Event {
+        let result = judge(result);
+        Event::Part { key: self.key, outcome: Outcome { result, cargo: many(&self.op, result, piece) } }
+    }
+
+    /// The event for the op's last completion.
+    pub(super) fn finish(self, result: i32, piece: Option<Vec<u8>>) -> Event {
         let Carried { key, op, room } = self;
-        let result = if result < 0 { Err(Errno::from_code(result.saturating_neg())) } else { Ok(result) };
+        let result = judge(result);
         let cargo = match (op, room, result) {
             (Op::Read { mut buf, .. } | Op::Recv { mut buf, .. }, _, Ok(got)) => {
                 // What MSG_TRUNC counts beyond the buffer is not in it.
@@ -115,9 +124,23 @@ impl Carried {
             }
             // SAFETY: zeroed, then written by the kernel; every bit pattern is a valid `statx`.
             (Op::Stat { .. }, Room::Stat(place), Ok(_)) => Cargo::Stat(unsafe { place.assume_init() }),
+            (op @ (Op::AcceptMany { .. } | Op::RecvMany { .. }), _, _) => many(&op, result, piece),
             (op, _, _) => Cargo::of(op),
         };
         Event::Done { key, outcome: Outcome { result, cargo } }
+    }
+}
+
+fn judge(result: i32) -> Result<i32, Errno> {
+    if result < 0 { Err(Errno::from_code(result.saturating_neg())) } else { Ok(result) }
+}
+
+/// What one completion of an op that asks for many brings.
+fn many(op: &Op, result: Result<i32, Errno>, piece: Option<Vec<u8>>) -> Cargo {
+    match (op, result) {
+        (Op::AcceptMany { .. }, Ok(number)) => Cargo::Opened { fd: taken(number), peer: None },
+        (Op::RecvMany { .. }, Ok(_)) => Cargo::Buf(piece.unwrap_or_default()),
+        _ => Cargo::None,
     }
 }
 

@@ -9,7 +9,7 @@ use io_uring::{IoUring, Probe, opcode};
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Features {
     /// Linux 6.1: one thread submits, and completions are worked out when it asks
-    /// (`IORING_SETUP_SINGLE_ISSUER`, `IORING_SETUP_DEFER_TASKRUN`).
+    /// (`IORING_SETUP_SINGLE_ISSUER`, `IORING_SETUP_DEFER_TASKRUN`). Ops that ask for many are carried.
     pub deferred: bool,
     /// Linux 5.19: completions are worked out at the thread's next system call, without interrupting it
     /// (`IORING_SETUP_COOP_TASKRUN`).
