@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use crate::driver::Cargo;
 use crate::nonblock::without_blocking;
 use crate::op::MANY_ROOM;
-use crate::{Errno, Interest, Op, Readiness, sys};
+use crate::{Errno, Interest, Op, Readiness, message, sys};
 
 /// How an attempt ended.
 pub(crate) enum Attempt {
@@ -34,6 +34,8 @@ pub(crate) fn attempt(op: &mut Op, begun: bool) -> Attempt {
     match op {
         Op::Recv { fd, buf, flags } => sys::recv(*fd, buf, *flags).into(),
         Op::Send { fd, buf, flags } => sys::send(*fd, buf, *flags).into(),
+        Op::RecvMsg { fd, message: into, flags } => message::receive(*fd, into, *flags).into(),
+        Op::SendMsg { fd, message: from, flags } => message::send(*fd, from, *flags).into(),
         Op::Read { fd, buf, offset } => {
             let first = sys::read(*fd, buf, *offset, libc::RWF_NOWAIT);
             unless_unsupported(first, *fd, offset.is_some(), libc::POLLIN, || sys::read(*fd, buf, None, 0))

@@ -34,7 +34,7 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::{Errno, Interest, Op, OpKey, Readiness, SockAddr};
+use crate::{Errno, Interest, Message, Op, OpKey, Readiness, SockAddr};
 
 pub mod epoll;
 pub mod poll;
@@ -135,6 +135,8 @@ pub enum Cargo {
     },
     /// What was asked about a file.
     Stat(Box<libc::statx>),
+    /// Its message.
+    Message(Box<Message>),
 }
 
 impl Cargo {
@@ -145,6 +147,7 @@ impl Cargo {
             Op::Recv { buf, .. } | Op::Send { buf, .. } | Op::Read { buf, .. } | Op::Write { buf, .. } => {
                 Cargo::Buf(buf)
             }
+            Op::RecvMsg { message, .. } | Op::SendMsg { message, .. } => Cargo::Message(message),
             _ => Cargo::None,
         }
     }

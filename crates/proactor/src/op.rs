@@ -6,7 +6,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::{OwnedFd, RawFd};
 
-use crate::{Errno, Interest, Readiness, SockAddr};
+use crate::{Errno, Interest, Message, Readiness, SockAddr};
 
 /// Work for the blocking pool: runs on a native thread, may block.
 pub type Job = Box<dyn FnOnce() -> io::Result<i32> + Send>;
@@ -64,6 +64,25 @@ pub enum Op {
         /// What to send.
         buf: Vec<u8>,
         /// `MSG_*` flags of send(2).
+        flags: i32,
+    },
+    /// Receive a message with its address and ancillary data, as `recvmsg(fd, message, flags)`. Result: bytes received. The
+    /// message is in [`Completion::message`]; descriptors in it are close-on-exec.
+    RecvMsg {
+        /// The socket.
+        fd: RawFd,
+        /// Filled in its spare room.
+        message: Box<Message>,
+        /// `MSG_*` flags of recvmsg(2).
+        flags: i32,
+    },
+    /// Send a message, as `sendmsg(fd, message, flags)`. Result: bytes sent. `SIGPIPE` is not raised.
+    SendMsg {
+        /// The socket.
+        fd: RawFd,
+        /// What to send, and to whom. Descriptors in it stay the caller's, and open until the completion.
+        message: Box<Message>,
+        /// `MSG_*` flags of sendmsg(2).
         flags: i32,
     },
     /// Read from any descriptor, as read(2) or pread(2). Result: bytes read; 0 is the end.
@@ -173,6 +192,8 @@ impl fmt::Debug for Op {
             }
             Op::Recv { fd, .. } => write!(f, "Recv({fd})"),
             Op::Send { fd, buf, .. } => write!(f, "Send({fd}, {} bytes)", buf.len()),
+            Op::RecvMsg { fd, .. } => write!(f, "RecvMsg({fd})"),
+            Op::SendMsg { fd, message, .. } => write!(f, "SendMsg({fd}, {} bytes)", message.data.len()),
             Op::Read { fd, offset, .. } => write!(f, "Read({fd}, at {offset:?})"),
             Op::Write { fd, offset, .. } => write!(f, "Write({fd}, at {offset:?})"),
             Op::Fsync { fd, data_only } => write!(f, "Fsync({fd}, data only: {data_only})"),
@@ -214,6 +235,8 @@ pub struct Completion {
     pub peer: Option<SockAddr>,
     /// What was asked about a file.
     pub stat: Option<Box<libc::statx>>,
+    /// The message of `RecvMsg` and `SendMsg`.
+    pub message: Option<Box<Message>>,
     /// The op goes on, and completes at least once more with this token. If it is detached, those completions that have
     /// come already are still to be taken.
     pub more: bool,

@@ -50,8 +50,9 @@ impl Op {
         match *self {
             Op::Ready { fd, interest, .. } => Some((fd, interest)),
             Op::Recv { fd, .. } | Op::Read { fd, .. } | Op::Accept { fd } => Some((fd, Interest::READ)),
-            Op::AcceptMany { fd } | Op::RecvMany { fd } => Some((fd, Interest::READ)),
+            Op::AcceptMany { fd } | Op::RecvMany { fd } | Op::RecvMsg { fd, .. } => Some((fd, Interest::READ)),
             Op::Send { fd, .. } | Op::Write { fd, .. } | Op::Connect { fd, .. } => Some((fd, Interest::WRITE)),
+            Op::SendMsg { fd, .. } => Some((fd, Interest::WRITE)),
             Op::Fsync { .. } | Op::Open { .. } | Op::Stat { .. } => None,
             Op::Timeout | Op::Nop | Op::Blocking(_) => None,
         }
@@ -192,12 +193,13 @@ impl Ops {
             Work::Done(cargo) => cargo,
         };
         let Slot { token, more, .. } = slot;
-        let mut done = Completion { token, result, buf: None, fd: None, peer: None, stat: None, more };
+        let mut done = Completion { token, result, buf: None, fd: None, peer: None, stat: None, message: None, more };
         match cargo {
             Cargo::None => {}
             Cargo::Buf(buf) => done.buf = Some(buf),
             Cargo::Opened { fd, peer } => (done.fd, done.peer) = (Some(fd), peer),
             Cargo::Stat(stat) => done.stat = Some(stat),
+            Cargo::Message(message) => done.message = Some(message),
         }
         Some(done)
     }

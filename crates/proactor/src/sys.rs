@@ -276,7 +276,7 @@ pub(crate) fn duplicate(fd: RawFd) -> Result<OwnedFd, Errno> {
 }
 
 /// Repeats `call` while a signal interrupts it.
-fn again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+pub(crate) fn again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
         match call() {
             Err(errno) if errno.code() == libc::EINTR => {}

@@ -238,6 +238,7 @@ impl Driver for Uring {
             Op::Read { .. } | Op::Write { .. } | Op::Fsync { .. } | Op::Open { .. } | Op::Stat { .. } => waits,
             Op::Connect { .. } => waits,
             Op::Recv { fd, .. } | Op::Send { fd, .. } | Op::Accept { fd } => self.sockets && !waits && blocks(fd),
+            Op::RecvMsg { fd, .. } | Op::SendMsg { fd, .. } => self.sockets && !waits && blocks(fd),
             // A kernel that defers work (6.1) has multishot accept (5.19) and recv (6.0), too.
             Op::AcceptMany { fd } | Op::RecvMany { fd } => self.features.deferred && !waits && blocks(fd),
             _ => false,

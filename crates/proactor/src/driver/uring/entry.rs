@@ -8,6 +8,7 @@ use io_uring::{opcode, squeue};
 
 use super::buffers::GROUP;
 use crate::driver::{Cargo, Event, Outcome};
+use crate::message::Header;
 use crate::{Errno, Op, OpKey, SockAddr, sys};
 
 /// The kernel's "current position" of a file.
@@ -18,6 +19,7 @@ enum Room {
     None,
     Address(Box<(MaybeUninit<libc::sockaddr_storage>, libc::socklen_t)>),
     Stat(Box<MaybeUninit<libc::statx>>),
+    Header(Box<Header>),
 }
 
 /// An op with all that the kernel reads and writes for it (I1 of the driver).
@@ -34,6 +36,7 @@ impl Carried {
                 let length = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
                 Room::Address(Box::new((MaybeUninit::zeroed(), length)))
             }
+            Op::RecvMsg { .. } | Op::SendMsg { .. } => Room::Header(Box::new(Header::new())),
             Op::Stat { .. } => Room::Stat(Box::new(MaybeUninit::zeroed())),
             // tcp(7), MSG_TRUNC: bytes are counted but not written.
             Op::Recv { buf, flags, .. } if *flags & libc::MSG_TRUNC != 0 => blank(buf),
@@ -70,6 +73,14 @@ impl Carried {
             (Op::Send { fd, buf, flags }, _) => {
                 let (start, length) = (buf.as_ptr(), clamp(buf.len()));
                 opcode::Send::new(Fd(*fd), start, length).flags(*flags | libc::MSG_NOSIGNAL).build()
+            }
+            (Op::RecvMsg { fd, message, flags }, Room::Header(header)) => {
+                let flags = *flags | libc::MSG_CMSG_CLOEXEC;
+                opcode::RecvMsg::new(Fd(*fd), header.aim_to_receive(message)).flags(flags as u32).build()
+            }
+            (Op::SendMsg { fd, message, flags }, Room::Header(header)) => {
+                let flags = *flags | libc::MSG_NOSIGNAL;
+                opcode::SendMsg::new(Fd(*fd), header.aim_to_send(message)).flags(flags as u32).build()
             }
             (Op::Fsync { fd, data_only }, _) => {
                 let flags = if *data_only { types::FsyncFlags::DATASYNC } else { types::FsyncFlags::empty() };
@@ -114,6 +125,11 @@ impl Carried {
                 // SAFETY: within the capacity; the kernel has written these bytes.
                 unsafe { buf.set_len(filled) };
                 Cargo::Buf(buf)
+            }
+            (Op::RecvMsg { mut message, .. }, Room::Header(header), Ok(got)) => {
+                // SAFETY: aimed at this message by `entry`, and the kernel has done with both.
+                unsafe { header.received(&mut message, got) };
+                Cargo::Message(message)
             }
             (Op::Open { .. }, _, Ok(number)) => Cargo::Opened { fd: taken(number), peer: None },
             (Op::Accept { .. }, Room::Address(room), Ok(number)) => {

@@ -121,6 +121,8 @@ pub(crate) fn open(entries: u32, features: Features) -> Result<(IoUring, Feature
         opcode::Accept::CODE,
         opcode::Recv::CODE,
         opcode::Send::CODE,
+        opcode::RecvMsg::CODE,
+        opcode::SendMsg::CODE,
         opcode::AsyncCancel::CODE,
     ];
     if needed.into_iter().all(|code| probe.is_supported(code)) {
