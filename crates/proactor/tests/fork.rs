@@ -4,6 +4,7 @@ mod common;
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ fn child_gets_objects_of_its_own_and_the_parent_is_not_disturbed() {
         // A pool thread exists at the fork; the child has none.
         proactor.submit(Op::Blocking(Box::new(|| Ok(0))), 2);
         assert_eq!(complete(&mut proactor).token, 2);
+        let (receiving, mut sending) = UnixStream::pair().unwrap();
+        proactor.submit(Op::RecvMany { fd: receiving.as_raw_fd() }, 3);
         // SAFETY: the child runs `in_child` and leaves by _exit. Other threads of this process are
         // idle in the pool or waiting for this test, and hold no lock that the child needs.
         let child = unsafe { libc::fork() };
@@ -65,5 +68,15 @@ fn child_gets_objects_of_its_own_and_the_parent_is_not_disturbed() {
         there.write_all(b"x").unwrap();
         assert_eq!(complete(&mut proactor).token, 1, "the registration is still there");
         proactor.forget(here.as_raw_fd());
+        // More than a ring has buffers: it sees those that are given back after the fork.
+        for round in 0..300u32 {
+            sending.write_all(&round.to_be_bytes()).unwrap();
+            let done = complete(&mut proactor);
+            assert_eq!((done.token, done.buf.as_deref()), (3, Some(&round.to_be_bytes()[..])));
+            if !done.more {
+                proactor.submit(Op::RecvMany { fd: receiving.as_raw_fd() }, 3);
+            }
+        }
+        proactor.forget(receiving.as_raw_fd());
     });
 }
