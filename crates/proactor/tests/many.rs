@@ -214,3 +214,38 @@ fn dropping_a_ring_that_goes_on_ends_it_and_the_peers_see_it() {
         assert!(ended(there.read(&mut [0; 1])));
     });
 }
+
+/// Rule 11 of the contract of drivers, for ops that could go on for ever.
+#[test]
+fn busy_sender_does_not_starve_a_quiet_one() {
+    on_every_driver(|mut proactor| {
+        let (busy, mut sender) = UnixStream::pair().unwrap();
+        let (quiet, mut whisper) = UnixStream::pair().unwrap();
+        // Ends with EPIPE, when nobody is there to read.
+        let sending = thread::spawn(move || while sender.write_all(&[0; 1 << 16]).is_ok() {});
+        proactor.submit(recv_many(&quiet), 1);
+        proactor.submit(recv_many(&busy), 2);
+        let mut heard = false;
+        // Whoever takes what there is and never waits hears of nothing else: one visit, then all that it has brought.
+        for turn in 0..200 {
+            proactor.wait(Some(Duration::from_secs(10))).unwrap();
+            if turn == 100 {
+                whisper.write_all(b"psst").unwrap();
+            }
+            for _ in 0..proactor.finished() {
+                let done = proactor.next().unwrap();
+                if done.token == 1 {
+                    assert_eq!(done.buf.as_deref(), Some(&b"psst"[..]));
+                    heard = true;
+                } else if !done.more {
+                    proactor.submit(recv_many(&busy), 2);
+                }
+            }
+        }
+        assert!(heard);
+        proactor.forget(busy.as_raw_fd());
+        proactor.forget(quiet.as_raw_fd());
+        drop((proactor, busy));
+        sending.join().unwrap();
+    });
+}

@@ -3,7 +3,8 @@
 //! Readiness stays with epoll, by measurement and by need. The two are level in cost (a ready socket takes one system call
 //! and no op at all), and a poll request of the ring holds the *file*: a socket that is closed while the ring watches it
 //! sends no FIN until the watch has ended. An epoll registration holds nothing. The ring does what readiness cannot: files
-//! on a disk, opening, synchronising, and calls on sockets in blocking mode.
+//! on a disk, opening, synchronising, and calls on sockets in blocking mode. An op that asks for many stays in it and holds
+//! its file, which is why callers have to ask for it and to cancel it before they close.
 //!
 //! ```text
 //!   arm, disarm ──► epoll ◄── bell                      carry ──► submission queue ──► kernel
