@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 HERE = Path(__file__).parent
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -183,24 +183,22 @@ def show(rows: list[Row], report: Path | None) -> None:
         report.write_text(json.dumps([vars(row) for row in rows], indent=1) + "\n")
 
 
-def progress(total: int) -> contextlib.AbstractContextManager[Callable[[str], None]]:
-    """Return a context whose value is told of each file that is done."""
+@contextlib.contextmanager
+def progress(total: int) -> Iterator[Callable[[str], None]]:
+    """Give a function that is told of each file that is done."""
     if not sys.stdout.isatty():
-        return contextlib.nullcontext(lambda text: print(text, flush=True))
+        yield lambda text: print(text, flush=True)
+        return
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    class Bar(Progress):
-        def __enter__(self) -> Callable[[str], None]:  # type: ignore[override]
-            super().__enter__()
-            task = self.add_task("", total=total)
+    with Progress(MofNCompleteColumn(), TextColumn("files"), TimeElapsedColumn()) as bar:
+        task = bar.add_task("", total=total)
 
-            def done(text: str) -> None:
-                self.print(text)
-                self.advance(task)
+        def done(text: str) -> None:
+            bar.print(text)
+            bar.advance(task)
 
-            return done
-
-    return Bar(MofNCompleteColumn(), TextColumn("files"), TimeElapsedColumn())
+        yield done
 
 
 def main() -> int:
