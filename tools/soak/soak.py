@@ -27,7 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from traffic import KINDS, PATIENCE, TRAFFIC, Damage, Order, read_order
+from traffic import EVENTS, KINDS, PATIENCE, TRAFFIC, Damage, Order, read_order
 
 # The ports of one address pair are used up by connections that were closed a minute ago.
 LISTENERS = 8
@@ -78,6 +78,7 @@ class Server:
 
         tasklet = lissom.spawn(TRAFFIC[order.kind][1], connection, order)
         time.sleep(random.Random(order.seed).random() * 0.01)
+        EVENTS["killed in the middle"] += tasklet.alive
         tasklet.kill()
         try:
             lissom.join(tasklet)
@@ -119,11 +120,8 @@ class Server:
         threads.append(threading.Thread(target=self.exhaust))
         for thread in threads:
             thread.start()
-        warm = 0
-        for line in sys.stdin:
-            if line == "warm\n":
-                warm = resident()
-        end = resident()
+        # Under the same load: after a third of the time, and close to its end.
+        memory = [resident() for _ in sys.stdin]
         self.stopping = True
         for thread in threads:
             thread.join()
@@ -139,8 +137,10 @@ class Server:
             self.wrong.append(f"server: {len(sockets)} sockets are still open")
         if (alive := threading.active_count()) > 1:
             self.wrong.append(f"server: {alive - 1} threads have not ended")
-        if end > warm * 1.1 + SLACK:
-            self.wrong.append(f"server: memory grew from {warm >> 20} to {end >> 20} MiB")
+        if memory[-1] > memory[0] * 1.1 + SLACK:
+            self.wrong.append(f"server: memory grew from {memory[0] >> 20} to {memory[-1] >> 20} MiB")
+        if len(left) > before:
+            self.wrong.append(f"server: {before} descriptors were open at first, and at the end {sorted(left)}")
         import lissom.inspect
 
         return {
@@ -148,7 +148,8 @@ class Server:
             "done": self.done,
             "wrong": self.wrong,
             "descriptors": [before, len(left)],
-            "MiB": [warm >> 20, end >> 20],
+            "MiB": [size >> 20 for size in memory],
+            "events": EVENTS,
         }
 
 
@@ -190,7 +191,7 @@ class Client:
             thread.start()
         for thread in threads:
             thread.join()
-        return {"done": self.done, "wrong": self.wrong, "bytes": self.sent}
+        return {"done": self.done, "wrong": self.wrong, "bytes": self.sent, "events": EVENTS}
 
 
 def allow_descriptors(wanted: int) -> int:
@@ -228,11 +229,12 @@ def soak(connections: int, seconds: float, seed: int, driver: str) -> int:
     server = subprocess.Popen([*command, "server", str(connections)], env=environment, **pipes)  # type: ignore[call-overload]
     ports = server.stdout.readline().split()
     words = [str(connections), str(seconds), str(seed), *ports]
-    client = subprocess.Popen([*command, "client", *words], stdout=subprocess.PIPE, text=True)
+    client = subprocess.Popen([*command, "client", *words], env=environment, stdout=subprocess.PIPE, text=True)
     try:
-        time.sleep(seconds / 3)
-        server.stdin.write("warm\n")
-        server.stdin.flush()
+        for part_of_it in (1 / 3, 0.6):
+            time.sleep(seconds * part_of_it)
+            server.stdin.write("look at the memory\n")
+            server.stdin.flush()
         sent, _ = client.communicate(timeout=seconds + 4 * PATIENCE)
         seen, _ = server.communicate(timeout=4 * PATIENCE)
         reports = {"client": json.loads(sent), "server": json.loads(seen)}
@@ -243,21 +245,39 @@ def soak(connections: int, seconds: float, seed: int, driver: str) -> int:
         for process in (client, server):
             process.kill()
             process.wait()
-    return judge(reports, seed)
+    return judge(reports, seed, driver)
 
 
-def judge(reports: dict[str, dict[str, Any]], seed: int) -> int:
+def judge(reports: dict[str, dict[str, Any]], seed: int, driver: str) -> int:
     """Print what was done and what was wrong; return the exit code."""
     client, server = reports["client"], reports["server"]
     wrong = [*client["wrong"], *server["wrong"]]
-    expected = (*KINDS, "accept timed out", "no descriptor")
-    wrong += [f"there was none of: {kind}" for kind in expected if not server["done"].get(kind)]
+    happened = server["done"] | server["events"]
+    expected = (
+        *KINDS,
+        "accept timed out",
+        "no descriptor",
+        "receive timed out",
+        "send timed out",
+        "killed in the middle",
+    )
+    wrong += [f"there was none of: {kind}" for kind in expected if not happened.get(kind)]
+    if server["driver"] != driver:
+        wrong.append(f"the driver was {server['driver']}")
+    # Each connection once, at both ends.
+    for kind in KINDS:
+        ends = client["done"].get(kind, 0), server["done"].get(kind, 0)
+        if ends[0] != ends[1]:
+            wrong.append(f"{kind}: {ends[0]} connections at the clients, {ends[1]} at the server")
+    arrived, taken = client["events"].get("stalled bytes", 0), server["events"].get("stalled bytes", 0)
+    if arrived != taken:
+        wrong.append(f"of {taken} bytes that stalled sends took {arrived} arrived")
     total = sum(client["done"].values())
     print(
         f"driver {server['driver']}, seed {seed}: {total} connections, {client['bytes'] / 1e6:.0f} MB each way, checked"
     )
-    print("  " + ", ".join(f"{kind} {count}" for kind, count in sorted(server["done"].items())))
-    print(f"  descriptors {server['descriptors']}, memory after a third and at the end {server['MiB']} MiB")
+    print("  " + ", ".join(f"{kind} {count}" for kind, count in sorted(happened.items())))
+    print(f"  descriptors {server['descriptors']}, memory after a third and close to the end {server['MiB']} MiB")
     for line in wrong[:40]:
         print(f"  WRONG: {line}")
     return 1 if wrong else 0
