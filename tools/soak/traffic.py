@@ -212,7 +212,7 @@ def stalled_server(connection: socket.socket, order: Order) -> None:
 
 
 def killed_client(connection: socket.socket, order: Order, dice: random.Random) -> None:
-    """Send half of what the server waits for; it is killed meanwhile: an end or a reset, and nothing wrong before it."""
+    """Send half of what the server waits for, which is killed meanwhile; nothing wrong may come before that."""
     data, received = order.data(), b""
     try:
         send_in_pieces(connection, data[: len(data) // 2], dice)

@@ -201,6 +201,14 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
         yield done
 
 
+def exists(folder: Path, name: str) -> bool:
+    """Whether there is such a file of tests, or a folder if the name does not end in ``.py``."""
+    if name.endswith(".py"):
+        return (folder / name).exists()
+    path = folder.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
 def main() -> int:
     """Run what the arguments ask for; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -214,8 +222,7 @@ def main() -> int:
         choice = tomllib.load(file)
     folder = Path(os.__file__).parent / "test"
     wanted = arguments.only or choice["quick" if arguments.quick else "files"]
-    paths = {name: folder.joinpath(*name.split(".")) for name in wanted}
-    names = [name for name, path in paths.items() if path.is_dir() or path.with_suffix(".py").exists()]
+    names = [name.removesuffix(".py") for name in wanted if exists(folder, name)]
     if not names:
         print(f"error: the test package in {folder} has none of: {' '.join(wanted)}", file=sys.stderr)
         return 2
