@@ -145,6 +145,8 @@ class Run:
         self.events: list[list[Event]] = [[] for _ in program.tasklets]
         self.mistakes: list[str] = []
         self.rounds = [0] * program.threads
+        # Rounds that ended early because somebody was poked before its first step, which is no event of its own.
+        self.cut_short = [0] * program.threads
         self.finish = threading.Event()
         self._ready = threading.Barrier(program.threads)
 
@@ -187,23 +189,24 @@ class Run:
             stackless.run()
             return
         while not self.finish.is_set():
-            self._run()
+            self._run(number)
             self.rounds[number] += 1
             time.sleep(0)
         if not self.program.abandon:
             for index in mine:
                 self.tasklets[index].kill()
-            self._run()
+            self._run(number)
             if stackless.getruncount() != 1:
                 self.mistakes.append(f"thread {number}: runcount {stackless.getruncount()} at the end")
 
-    def _run(self) -> None:
+    def _run(self, number: int) -> None:
         """Run the tasklets of this thread; who was poked before its first step passes that on."""
         try:
             self.stackless.run()
         except KeyError as error:
             if error.args != ("poke",):
                 raise
+            self.cut_short[number] += 1
 
     def _script(self, index: int, done: Any) -> None:
         for position, (kind, number) in enumerate(self.program.tasklets[index][2]):
@@ -239,7 +242,7 @@ class Run:
     # ---- from outside ------------------------------------------------------------------------------------------------
 
     def _await_rest(self) -> None:
-        """Return when in two rounds of every thread no step has begun or ended, so that none ever will."""
+        """Return when in two whole rounds of every thread no step has begun or ended, so that none ever will."""
         while not self.mistakes:
             before, start = self._progress(), list(self.rounds)
             while not self.mistakes and any(now < then + 3 for now, then in zip(self.rounds, start, strict=True)):
@@ -248,7 +251,8 @@ class Run:
                 return
 
     def _progress(self) -> tuple[int, ...]:
-        return tuple(len(events) + sum(event.outcome is not None for event in events) for events in self.events)
+        steps = (len(events) + sum(event.outcome is not None for event in events) for events in self.events)
+        return (*self.cut_short, *steps)
 
     def _check_rest(self) -> None:
         """Compare the channels with who says to be in them."""
