@@ -3,13 +3,14 @@
     python tools/soak/soak.py [--seconds 60] [--connections 1000] [--driver uring] [--seed N]
 
 A server under ``lissom.hook`` with a tasklet for each connection, and clients in another process: bursts, idling,
-half-closes, resets, timeouts while receiving and sending, servers killed in the middle, and times without a free
-descriptor. Prints what was done and checked; the exit code is 0 if nothing was wrong.
+half-closes, resets, timeouts while connecting, receiving and sending, servers and clients killed in the middle, and
+times without a free descriptor at both ends. Prints what was done and checked; the exit code is 0 if nothing was wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import gc
 import json
@@ -23,11 +24,14 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from traffic import EVENTS, KINDS, PATIENCE, TRAFFIC, Damage, Order, read_order
+from traffic import EVENTS, KINDS, PATIENCE, TRAFFIC, Damage, Order, killed, never_accepted, read_order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # The ports of one address pair are used up by connections that were closed a minute ago.
 LISTENERS = 8
@@ -35,6 +39,7 @@ LISTENERS = 8
 SPARE = 100
 # What the allocators of interpreter and C library may keep beyond what a third of the run has shown, in bytes.
 SLACK = 16 << 20
+FULL = {errno.EMFILE, errno.ENFILE}
 
 
 def resident() -> int:
@@ -47,6 +52,52 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+def exhaust(ended: Callable[[], bool]) -> None:
+    """Now and then, take all descriptors that are left, for a moment."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    while not ended():
+        time.sleep(1)
+        highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, highest + 2), hard))
+        taken: list[int] = []
+        for _ in range(50):
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.dup(sys.stdout.fileno()))
+            time.sleep(0.001)
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def account(before: int, memory: list[int]) -> dict[str, Any]:
+    """Return what every part reports of itself at its end, and what of it is wrong."""
+    import lissom.inspect
+
+    wrong = []
+    limit = time.monotonic() + PATIENCE
+    while threading.active_count() > 1 and time.monotonic() < limit:
+        time.sleep(0.05)
+    gc.collect()
+    left = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]  # noqa: PTH115
+    sockets = [name for name in left if name.startswith("socket:")]
+    if sockets:
+        wrong.append(f"{len(sockets)} sockets are still open")
+    if (alive := threading.active_count()) > 1:
+        wrong.append(f"{alive - 1} threads have not ended")
+    if memory[-1] > memory[0] * 1.1 + SLACK:
+        wrong.append(f"memory grew from {memory[0] >> 20} to {memory[-1] >> 20} MiB")
+    if len(left) > before:
+        wrong.append(f"{before} descriptors were open at first, and at the end {sorted(left)}")
+    return {
+        "driver": lissom.inspect.driver().name,
+        "descriptors": [before, len(left)],
+        "MiB": [size >> 20 for size in memory],
+        "events": EVENTS,
+        "wrong": wrong,
+    }
+
+
 class Server:
     """Serves until its standard input ends; then says what it has seen."""
 
@@ -57,11 +108,14 @@ class Server:
 
     def serve(self, connection: socket.socket) -> None:
         """Serve one connection."""
-        kind = "?"
+        kind = "no order"
         try:
             with connection:
                 connection.settimeout(PATIENCE)
                 order = read_order(connection)
+                if order is None:
+                    self.done[kind] += 1
+                    return
                 kind = order.kind
                 if kind == "killed":
                     self.serve_and_die(connection, order)
@@ -70,20 +124,12 @@ class Server:
             self.done[kind] += 1
         except (OSError, Damage, AssertionError) as error:
             if not self.stopping:
-                self.wrong.append(f"server, {kind}: {error!r}")
+                self.wrong.append(f"{kind}: {error!r}")
 
     def serve_and_die(self, connection: socket.socket, order: Order) -> None:
         """Serve in a tasklet that is killed after a moment, wherever it is."""
-        import lissom
-
-        tasklet = lissom.spawn(TRAFFIC[order.kind][1], connection, order)
-        time.sleep(random.Random(order.seed).random() * 0.01)
-        EVENTS["killed in the middle"] += tasklet.alive
-        tasklet.kill()
-        try:
-            lissom.join(tasklet)
-        except (ConnectionResetError, BrokenPipeError):
-            pass
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            killed(random.Random(order.seed), "server", TRAFFIC[order.kind][1], connection, order)
 
     def accept(self, listener: socket.socket) -> None:
         """Accept with a timeout, time and again; wait when descriptors are used up."""
@@ -94,22 +140,12 @@ class Server:
             except TimeoutError:
                 self.done["accept timed out"] += 1
             except OSError as error:
-                if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                if error.errno not in FULL:
                     raise
                 self.done["no descriptor"] += 1
                 time.sleep(0.01)
             else:
                 threading.Thread(target=self.serve, args=[connection]).start()
-
-    def exhaust(self) -> None:
-        """Now and then, leave no room for another descriptor for a moment."""
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        while not self.stopping:
-            time.sleep(1)
-            highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, highest + 2), hard))
-            time.sleep(0.05)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     def run(self) -> dict[str, object]:
         """Serve; return the report."""
@@ -117,7 +153,7 @@ class Server:
         listeners = [socket.create_server(("127.0.0.1", 0), backlog=4096) for _ in range(LISTENERS)]
         print(*(listener.getsockname()[1] for listener in listeners), flush=True)
         threads = [threading.Thread(target=self.accept, args=[listener]) for listener in listeners]
-        threads.append(threading.Thread(target=self.exhaust))
+        threads.append(threading.Thread(target=exhaust, args=[lambda: self.stopping]))
         for thread in threads:
             thread.start()
         # Under the same load: after a third of the time, and close to its end.
@@ -127,30 +163,9 @@ class Server:
             thread.join()
         for listener in listeners:
             listener.close()
-        limit = time.monotonic() + PATIENCE
-        while threading.active_count() > 1 and time.monotonic() < limit:
-            time.sleep(0.05)
-        gc.collect()
-        left = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]  # noqa: PTH115
-        sockets = [name for name in left if name.startswith("socket:")]
-        if sockets:
-            self.wrong.append(f"server: {len(sockets)} sockets are still open")
-        if (alive := threading.active_count()) > 1:
-            self.wrong.append(f"server: {alive - 1} threads have not ended")
-        if memory[-1] > memory[0] * 1.1 + SLACK:
-            self.wrong.append(f"server: memory grew from {memory[0] >> 20} to {memory[-1] >> 20} MiB")
-        if len(left) > before:
-            self.wrong.append(f"server: {before} descriptors were open at first, and at the end {sorted(left)}")
-        import lissom.inspect
-
-        return {
-            "driver": lissom.inspect.driver().name,
-            "done": self.done,
-            "wrong": self.wrong,
-            "descriptors": [before, len(left)],
-            "MiB": [size >> 20 for size in memory],
-            "events": EVENTS,
-        }
+        report = account(before, memory)
+        report["wrong"] = self.wrong + report["wrong"]
+        return {**report, "done": self.done}
 
 
 class Client:
@@ -165,33 +180,78 @@ class Client:
 
     def one(self, dice: random.Random) -> None:
         """Make one connection and check all that it brings."""
-        kind = dice.choices(KINDS, [4, 8, 2, 1, 1, 1, 1])[0]
+        kind = dice.choices(KINDS, [4, 8, 2, 1, 1, 1, 1, 1])[0]
         size = dice.choice([0, 1, 100, 5_000, 60_000, 300_000 if kind == "stalled" else 100_000])
         order = Order(kind, dice.getrandbits(64), max(size, 2))
         try:
-            with socket.create_connection(("127.0.0.1", dice.choice(self.ports)), timeout=PATIENCE) as connection:
-                connection.sendall(order.pack())
-                TRAFFIC[kind][0](connection, order, dice)
+            if kind == "gone":
+                killed(dice, "client", self.connect, order, dice)
+            else:
+                self.connect(order, dice)
             self.done[kind] += 1
             self.sent += order.size
         except (OSError, Damage) as error:
-            self.wrong.append(f"client, {order}: {error!r}")
+            if isinstance(error, OSError) and error.errno in FULL:
+                self.done["no descriptor"] += 1
+                time.sleep(0.01)
+            else:
+                self.wrong.append(f"{order}: {error!r}")
+
+    def connect(self, order: Order, dice: random.Random) -> None:
+        """Connect, say what is to come, and do it."""
+        with socket.socket() as connection:
+            connection.settimeout(PATIENCE)
+            connection.connect(("127.0.0.1", dice.choice(self.ports)))
+            connection.sendall(order.pack())
+            TRAFFIC[order.kind][0](connection, order, dice)
 
     def keep_busy(self, number: int) -> None:
         """Make one connection after the other."""
         dice = random.Random(self.seed * 1_000_003 + number)
         time.sleep(dice.random())
-        while time.monotonic() < self.end and len(self.wrong) < 20:
+        while not self.ended():
             self.one(dice)
+            if dice.random() < 0.1:
+                time.sleep(dice.random() * 0.1)
+
+    def connect_in_vain(self, address: tuple[str, int]) -> None:
+        """Connect time and again where nobody accepts, until the time is up."""
+        while not self.ended():
+            try:
+                socket.create_connection(address, timeout=0.05).close()
+                self.wrong.append("connected where nobody accepts")
+            except TimeoutError:
+                self.done["connect timed out"] += 1
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                time.sleep(0.01)
+
+    def ended(self) -> bool:
+        """Return whether the time is up, or enough is wrong."""
+        return time.monotonic() > self.end or len(self.wrong) >= 20
 
     def run(self) -> dict[str, object]:
         """Run them all; return the report."""
-        threads = [threading.Thread(target=self.keep_busy, args=[number]) for number in range(self.connections)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return {"done": self.done, "wrong": self.wrong, "bytes": self.sent, "events": EVENTS}
+        before, seconds = descriptors(), self.end - time.monotonic()
+        memory: list[int] = []
+
+        def look_at_the_memory() -> None:
+            for part_of_it in (1 / 3, 0.6):
+                time.sleep(seconds * part_of_it)
+                memory.append(resident())
+
+        with never_accepted() as address:
+            threads = [threading.Thread(target=exhaust, args=[self.ended]), threading.Thread(target=look_at_the_memory)]
+            threads += [threading.Thread(target=self.connect_in_vain, args=[address]) for _ in range(10)]
+            threads += [threading.Thread(target=self.keep_busy, args=[number]) for number in range(self.connections)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        report = account(before, memory)
+        report["wrong"] = self.wrong + report["wrong"]
+        return {**report, "done": self.done, "bytes": self.sent}
 
 
 def allow_descriptors(wanted: int) -> int:
@@ -248,36 +308,44 @@ def soak(connections: int, seconds: float, seed: int, driver: str) -> int:
     return judge(reports, seed, driver)
 
 
-def judge(reports: dict[str, dict[str, Any]], seed: int, driver: str) -> int:
-    """Print what was done and what was wrong; return the exit code."""
-    client, server = reports["client"], reports["server"]
-    wrong = [*client["wrong"], *server["wrong"]]
-    happened = server["done"] | server["events"]
-    expected = (
+# A kind of traffic, or an event, that never comes tests nothing.
+EXPECTED = {
+    "client": (*KINDS, "connect timed out", "no descriptor", "client killed in the middle"),
+    "server": (
         *KINDS,
         "accept timed out",
         "no descriptor",
         "receive timed out",
         "send timed out",
-        "killed in the middle",
-    )
-    wrong += [f"there was none of: {kind}" for kind in expected if not happened.get(kind)]
-    if server["driver"] != driver:
-        wrong.append(f"the driver was {server['driver']}")
+        "server killed in the middle",
+    ),
+}
+
+
+def judge(reports: dict[str, dict[str, Any]], seed: int, driver: str) -> int:
+    """Print what was done and what was wrong; return the exit code."""
+    client, server = reports["client"], reports["server"]
+    wrong = [f"{name}: {line}" for name, report in reports.items() for line in report["wrong"]]
+    happened = {name: Counter(report["done"]) + Counter(report["events"]) for name, report in reports.items()}
+    for name, expected in EXPECTED.items():
+        wrong += [f"{name}: there was none of: {kind}" for kind in expected if not happened[name][kind]]
+        if reports[name]["driver"] != driver:
+            wrong.append(f"{name}: the driver was {reports[name]['driver']}")
     # Each connection once, at both ends.
-    for kind in KINDS:
+    for kind in set(KINDS) - {"gone"}:
         ends = client["done"].get(kind, 0), server["done"].get(kind, 0)
         if ends[0] != ends[1]:
             wrong.append(f"{kind}: {ends[0]} connections at the clients, {ends[1]} at the server")
     arrived, taken = client["events"].get("stalled bytes", 0), server["events"].get("stalled bytes", 0)
     if arrived != taken:
         wrong.append(f"of {taken} bytes that stalled sends took {arrived} arrived")
-    total = sum(client["done"].values())
+    total = sum(client["done"].get(kind, 0) for kind in KINDS)
     print(
         f"driver {server['driver']}, seed {seed}: {total} connections, {client['bytes'] / 1e6:.0f} MB each way, checked"
     )
-    print("  " + ", ".join(f"{kind} {count}" for kind, count in sorted(happened.items())))
-    print(f"  descriptors {server['descriptors']}, memory after a third and close to the end {server['MiB']} MiB")
+    for name, report in reports.items():
+        print(f"  {name}: " + ", ".join(f"{kind} {count}" for kind, count in sorted(happened[name].items())))
+        print(f"    descriptors {report['descriptors']}, memory after a third and close to the end {report['MiB']} MiB")
     for line in wrong[:40]:
         print(f"  WRONG: {line}")
     return 1 if wrong else 0

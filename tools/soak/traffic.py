@@ -6,12 +6,17 @@ each can check all that it receives: nothing lost, nothing twice, nothing change
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import struct
 import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 HEADER = struct.Struct("!BQI")
 COUNT = struct.Struct("!I")
@@ -223,6 +228,20 @@ def killed_client(connection: socket.socket, order: Order, dice: random.Random) 
     check(received, data[: len(received)], "of a server that was killed")
 
 
+def gone_client(connection: socket.socket, order: Order, dice: random.Random) -> None:
+    """Send half, then wait for what does not come: whoever runs this is killed, if not before."""
+    send_in_pieces(connection, order.data()[: order.size // 2], dice)
+    receive(connection, order.size)
+
+
+def gone_server(connection: socket.socket, order: Order) -> None:
+    """Check what comes until the client is gone."""
+    data, received = order.data(), b""
+    with contextlib.suppress(ConnectionResetError):
+        received = receive_to_end(connection)
+    check(received, data[: len(received)], "of a client that was killed")
+
+
 TRAFFIC = {
     "echo": (echo_client, echo_server),
     "idle": (idle_client, idle_server),
@@ -231,11 +250,48 @@ TRAFFIC = {
     "late": (late_client, late_server),
     "stalled": (stalled_client, stalled_server),
     "killed": (killed_client, echo_server),
+    "gone": (gone_client, gone_server),
 }
 KINDS = list(TRAFFIC)
 
 
-def read_order(connection: socket.socket) -> Order:
-    """Read the header."""
-    kind, seed, size = HEADER.unpack(receive(connection, HEADER.size))
+def read_order(connection: socket.socket) -> Order | None:
+    """Read the header; None if the client was killed before it had sent it."""
+    try:
+        kind, seed, size = HEADER.unpack(receive(connection, HEADER.size))
+    except (Damage, ConnectionResetError):
+        return None
     return Order(KINDS[kind], seed, size)
+
+
+def killed(dice: random.Random, who: str, function: Callable[..., None], *arguments: object) -> None:
+    """Run `function` in a tasklet that is killed after a moment, wherever it is; raises what it has raised."""
+    import lissom
+
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            function(*arguments)
+        except Exception as error:  # noqa: BLE001 - raised by whoever has joined
+            errors.append(error)
+
+    tasklet = lissom.spawn(run)
+    time.sleep(dice.random() * 0.01)
+    EVENTS[f"{who} killed in the middle"] += tasklet.alive
+    tasklet.kill()
+    lissom.join(tasklet)
+    for error in errors:
+        raise error
+
+
+@contextlib.contextmanager
+def never_accepted() -> Iterator[tuple[str, int]]:
+    """Give the address of a listener whose queue is full: who connects waits, for ever if without a timeout."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address: tuple[str, int] = listener.getsockname()
+        with contextlib.suppress(TimeoutError):
+            for _ in range(10):
+                stack.enter_context(socket.create_connection(address, timeout=0.5))
+        yield address
