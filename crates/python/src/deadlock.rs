@@ -9,11 +9,11 @@ use crate::tasklet::{Tasklet, Why};
 use crate::world::{self, world};
 use crate::{hooks, tasklet_type};
 
-/// Whether the interpreter has another thread: it could wake a tasklet at any time.
-pub(crate) fn other_threads_exist() -> bool {
-    // SAFETY: the GIL is held, so the list does not change while it is read.
+/// Whether the interpreter has another thread than that of `ts`: it could wake a tasklet at any time.
+pub(crate) fn other_threads_exist(ts: *mut ffi::PyThreadState) -> bool {
+    // SAFETY: a live thread state; the GIL is held, so the list does not change while it is read.
     unsafe {
-        let first = ffi::PyInterpreterState_ThreadHead(ffi::PyInterpreterState_Get());
+        let first = ffi::PyInterpreterState_ThreadHead(ffi::PyThreadState_GetInterpreter(ts));
         !first.is_null() && !ffi::PyThreadState_Next(first).is_null()
     }
 }

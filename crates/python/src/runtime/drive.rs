@@ -156,6 +156,9 @@ impl Runtime {
             self.tick();
             let head = world().head(self.thread);
             let Some(id) = head else {
+                if self.glance() {
+                    continue;
+                }
                 self.load(root, loaded);
                 loaded = root;
                 self.idle(last);

@@ -77,7 +77,7 @@ impl Runtime {
     /// `last` is who has run last, null after it has ended: then a `run()` does not wait for other threads.
     #[inline(never)]
     pub(super) fn settle(&self, last: *const Tasklet) -> Option<Option<Duration>> {
-        let others = deadlock::other_threads_exist();
+        let others = deadlock::other_threads_exist(self.tstate);
         if let Some(runner) = self.innermost_runner()
             && !(others && (runner.threadblock && !last.is_null() || deadlock::partner_may_come(self.thread)))
         {
@@ -126,6 +126,19 @@ impl Runtime {
             let _ = self.proactor.borrow_mut().wait(Some(Duration::ZERO));
         }
         self.harvest();
+    }
+
+    /// Nobody can run: looks whether an operation has finished already, before the thread gets ready to wait and gives the
+    /// GIL away. Returns whether somebody can run now.
+    ///
+    /// Not while other threads may want the GIL: a busy loop would keep it from them.
+    #[inline(never)]
+    pub(super) fn glance(&self) -> bool {
+        if self.nothing_pending() || self.jobs.get() > 0 || deadlock::other_threads_exist(self.tstate) {
+            return false;
+        }
+        self.look();
+        world().head(self.thread).is_some()
     }
 
     /// Unparks those whose operations have finished or whose deadlines have passed.
