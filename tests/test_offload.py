@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lissom
@@ -83,12 +84,12 @@ def test_blocking_calls_there_block_only_that_thread(hooked: None) -> None:
 def test_thread_started_there_is_a_real_one(hooked: None) -> None:
     def work() -> bool:
         idents = []
-        thread = threading.Thread(target=lambda: idents.append(threading.get_native_id()))
+        thread = threading.Thread(target=lambda: idents.append(Path("/proc/thread-self").readlink()))
         thread.start()
         thread.join()
-        return idents[0] not in (main, threading.get_native_id())
+        return idents[0] not in (main, Path("/proc/thread-self").readlink())
 
-    main = threading.get_native_id()
+    main = Path("/proc/thread-self").readlink()
     assert lissom.offload(work)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -151,6 +153,51 @@ def test_file_object_on_a_pipe_reads_lines_as_they_come(pipe: tuple[int, int]) -
     with lissom.timeout(30):
         lissom.join(reader)
     assert lines == [b"a\n", b"b\n"]
+
+
+@pytest.mark.parametrize("lock", [fcntl.flock, fcntl.lockf])
+def test_lock_of_a_file_is_waited_for(tmp_path, lock: Callable[[int, int], None]) -> None:
+    path = tmp_path / "locked"
+    path.touch()
+    # Locks of lockf are the process's own, so another process has to hold it.
+    source = f"""
+        import fcntl, sys
+        with open({str(path)!r}, "r+") as file:
+            fcntl.{lock.__name__}(file.fileno(), fcntl.LOCK_EX)
+            print("held", flush=True)
+            sys.stdin.read()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(source)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other, path.open("r+") as file:
+        assert other.stdout
+        assert other.stdin
+        other.stdout.readline()
+        with pytest.raises(BlockingIOError):
+            lock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(TimeoutError), lissom.timeout(0.05):
+            lock(file.fileno(), fcntl.LOCK_EX)
+        waiter = lissom.spawn(lock, file.fileno(), fcntl.LOCK_EX)
+        lissom.sleep(0.01)
+        assert waiter.waits_for == f"a lock on the file of descriptor {file.fileno()}"
+        other.stdin.close()
+        assert lissom.join(waiter) is None
+        lock(file.fileno(), fcntl.LOCK_UN)
+
+
+def test_tasklets_wait_for_each_others_lock_of_a_file(tmp_path) -> None:
+    order = []
+
+    def work(name: str) -> None:
+        with (tmp_path / "locked").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            order.append(name)
+            lissom.sleep(0.005)
+            order.append(name)
+
+    for tasklet in [lissom.spawn(work, name) for name in "abc"]:
+        lissom.join(tasklet)
+    assert sorted(order[::2]) == ["a", "b", "c"]
+    assert order[::2] == order[1::2]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lissom
@@ -152,12 +153,12 @@ def test_simple_queue_can_be_subclassed_and_put_from_a_finaliser() -> None:
 
 
 def test_thread_pool_runs_its_work_as_tasklets() -> None:
-    main = threading.get_native_id()
+    main = Path("/proc/thread-self").readlink()
     together = threading.Barrier(20)
 
     def work(number: int) -> tuple[int, bool]:
         together.wait(30)
-        return number, threading.get_native_id() == main
+        return number, Path("/proc/thread-self").readlink() == main
 
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
         assert list(pool.map(work, range(20))) == [(number, True) for number in range(20)]

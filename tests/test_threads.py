@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lissom
@@ -17,7 +19,6 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from conftest import Script
 
@@ -30,6 +31,11 @@ def hooked() -> Iterator[None]:
     lissom.unhook()
 
 
+def os_thread() -> Path:
+    """Return what the kernel calls the running thread."""
+    return Path("/proc/thread-self").readlink()
+
+
 def in_thread(function: Callable[[], object]) -> object:
     """Return what the function returns in a thread of its own."""
     results: list[object] = []
@@ -40,10 +46,131 @@ def in_thread(function: Callable[[], object]) -> object:
 
 
 def test_thread_is_a_tasklet_on_the_same_os_thread() -> None:
-    assert in_thread(lambda: (threading.get_native_id(), lissom.getcurrent().is_main)) == (
-        threading.get_native_id(),
-        False,
-    )
+    assert in_thread(lambda: (os_thread(), lissom.getcurrent().is_main)) == (os_thread(), False)
+
+
+def test_native_ids_are_unique_and_no_os_thread_has_them() -> None:
+    threads = [threading.Thread(target=time.sleep, args=[0.01]) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    ids = {thread.native_id for thread in threads}
+    for thread in threads:
+        thread.join(30)
+    assert len(ids) == 3
+    assert in_thread(threading.get_native_id) != threading.get_native_id() == threading.main_thread().native_id
+    for native_id in ids:
+        assert native_id is not None
+        with pytest.raises(ProcessLookupError):
+            os.sched_getaffinity(native_id)
+
+
+def test_frames_of_all_threads_are_shown() -> None:
+    go = threading.Event()
+
+    def wait_here() -> None:
+        go.wait(30)
+
+    bare = lissom.spawn(wait_here)
+    threads = [threading.Thread(target=wait_here) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    lissom.schedule()
+    for look in (sys._current_frames, lambda: in_thread(sys._current_frames)):
+        frames = look()
+        assert isinstance(frames, dict)
+        for thread in threads:
+            assert "wait_here" in "".join(traceback.format_stack(frames[thread.ident]))
+        main = "".join(traceback.format_stack(frames[threading.get_ident()]))
+        assert "test_frames_of_all_threads_are_shown" in main
+        assert "wait_here" not in main
+    assert threading.get_ident() in sys._current_frames()
+    go.set()
+    for thread in threads:
+        thread.join(30)
+    lissom.join(bare)
+    assert not {thread.ident for thread in threads} & set(sys._current_frames())
+
+
+def test_exceptions_of_all_threads_are_shown() -> None:
+    go = threading.Event()
+
+    def handle() -> None:
+        try:
+            raise LookupError("kept")
+        except LookupError:
+            go.wait(30)
+
+    def generator() -> Iterator[None]:
+        try:
+            raise KeyError("inside")
+        except KeyError:
+            go.wait(30)
+            yield
+
+    threads = [threading.Thread(target=target) for target in (handle, lambda: list(generator()), lambda: go.wait(30))]
+    for thread in threads:
+        thread.start()
+    shown = sys._current_exceptions()
+    values = [shown[thread.ident] for thread in threads]
+    if sys.version_info < (3, 12):
+        assert [value[0] for value in values] == [LookupError, KeyError, None]
+        values = [value[1] for value in values]
+    assert list(map(repr, values)) == ["LookupError('kept')", "KeyError('inside')", "None"]
+    go.set()
+    for thread in threads:
+        thread.join(30)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="new in 3.12")
+@pytest.mark.parametrize("which", ["trace", "profile"])
+def test_trace_function_for_all_threads_reaches_those_that_wait(which: str) -> None:
+    get, go = getattr(sys, f"get{which}"), threading.Event()
+    set_all = getattr(threading, f"set{which}_all_threads")
+    seen: list[object] = []
+
+    def look() -> None:
+        seen.append(get())
+        go.wait(30)
+        seen.append(get())
+
+    def function(*_: object) -> None:
+        return None
+
+    thread = threading.Thread(target=look)
+    bare = lissom.spawn(look)
+    thread.start()
+    lissom.schedule()
+    try:
+        # From another tasklet than the main one: that one waits, too.
+        in_thread(lambda: set_all(function))
+        assert get() is function
+        go.set()
+        thread.join(30)
+        lissom.join(bare)
+    finally:
+        set_all(None)
+        getattr(threading, f"set{which}")(None)
+    assert seen == [None, None, function, function]
+    assert get() is None
+    assert in_thread(get) is None
+
+
+def test_lock_tells_who_owns_it() -> None:
+    lock = threading.RLock()
+    go = threading.Event()
+
+    def hold() -> None:
+        with lock, lock:
+            go.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert f"owner={thread.ident} count=2" in repr(lock)
+    go.set()
+    thread.join(30)
+    assert "owner=0 count=0" in repr(lock)
+    with lock:
+        assert f"owner={threading.get_ident()} count=1" in repr(lock)
 
 
 def test_thread_has_an_ident_a_name_and_a_current_thread_of_its_own() -> None:
@@ -247,12 +374,12 @@ def test_thousands_of_threads_at_once() -> None:
 def test_real_threads_option_leaves_threads_alone(script: Script) -> None:
     done = script(
         """
-        import threading, time
+        import os, threading, time
         seen = []
-        thread = threading.Thread(target=lambda: (time.sleep(0.01), seen.append(threading.get_native_id())))
+        thread = threading.Thread(target=lambda: (time.sleep(0.01), seen.append(os.readlink("/proc/thread-self"))))
         thread.start()
         thread.join()
-        print(seen[0] != threading.get_native_id())
+        print(seen[0] != os.readlink("/proc/thread-self"))
         """,
         hooked=True,
         real_threads=True,

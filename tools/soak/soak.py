@@ -40,11 +40,13 @@ SPARE = 100
 # What the allocators of interpreter and C library may keep beyond what a third of the run has shown, in bytes.
 SLACK = 16 << 20
 FULL = {errno.EMFILE, errno.ENFILE}
+# Opened while there are descriptors.
+STATM = os.open("/proc/self/statm", os.O_RDONLY)
 
 
 def resident() -> int:
     """Return the memory that is in use, in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return int(os.pread(STATM, 100, 0).split()[1]) * resource.getpagesize()
 
 
 def descriptors() -> int:
@@ -57,7 +59,10 @@ def exhaust(ended: Callable[[], bool]) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     while not ended():
         time.sleep(1)
-        highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+        try:
+            highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+        except OSError:  # none are left already
+            continue
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, highest + 2), hard))
         taken: list[int] = []
         for _ in range(50):

@@ -44,6 +44,11 @@ impl Obj {
         Obj(object)
     }
 
+    /// As [`Obj::borrowed`], where the reference may be missing without an exception.
+    pub(crate) fn borrowed_or_none(ptr: *mut PyObject) -> Option<Obj> {
+        (!ptr.is_null()).then(|| Obj::borrowed(ptr))
+    }
+
     /// `None`.
     pub(crate) fn none() -> Obj {
         // SAFETY: the singleton always exists.

@@ -12,12 +12,14 @@ use crate::waiters;
 use crate::world::GilCell;
 
 mod address;
+mod backoff;
 mod buffer;
 mod buffered;
 pub(crate) mod call;
 mod dealloc;
 mod deep;
 mod disk;
+mod fcntl;
 mod fifo;
 mod file;
 mod lock;
@@ -37,6 +39,7 @@ mod socket;
 mod socket_fallback;
 mod socket_object;
 mod ssl;
+mod sys;
 pub(crate) mod thread;
 mod time;
 
@@ -66,6 +69,7 @@ fn table() -> &'static [Hook] {
             path::table(),
             process::table(),
             file::table(),
+            fcntl::table(),
             buffered::table(),
             ssl::table(),
             semaphore::table(),
@@ -80,7 +84,13 @@ fn table() -> &'static [Hook] {
 fn lasting() -> &'static [Hook] {
     static LASTING: GilCell<Option<&'static [Hook]>> = GilCell::new(None);
     LASTING.get().get_or_insert_with(|| {
-        let rows = [thread::lasting_table(), socket::lasting_table(), os::lasting_table(), deep::table()];
+        let rows = [
+            thread::lasting_table(),
+            sys::lasting_table(),
+            socket::lasting_table(),
+            os::lasting_table(),
+            deep::table(),
+        ];
         Box::leak(rows.into_iter().flatten().collect::<Vec<_>>().into_boxed_slice())
     })
 }
@@ -133,6 +143,7 @@ fn prepare() -> PyResult<()> {
     // Up to 3.12 a lock tells of the end of a thread, later a handle.
     dealloc::watch(&[rlock::WATCHED, if cfg!(Py_3_13) { thread::WATCHED } else { lock::WATCHED }])?;
     thread::watch_ident()?;
+    rlock::watch_repr()?;
     socket::watch_finalizers()?;
     signal::take_over()
 }

@@ -11,11 +11,12 @@ use std::hash::BuildHasherDefault;
 use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
-use super::call::{Call, hook};
+use super::call::{Call, hook, in_main_interpreter};
 use super::dealloc::{Original, Watched};
 use super::lock::{Patience, patience, try_original};
 use super::slot::{Hook, Owner};
-use crate::object::{Obj, PyResult, Raised, clear_error, runtime_error};
+use super::thread;
+use crate::object::{Obj, PyResult, Raised, boundary, clear_error, runtime_error, utf8};
 use crate::runtime::Runtime;
 use crate::tasklet::Why;
 use crate::waiters::{self, AddressHasher};
@@ -227,6 +228,38 @@ pub(super) fn give_back() -> PyResult<()> {
     }
     GIVING_BACK.set(false);
     result
+}
+
+static REPR: GilCell<Option<ffi::reprfunc>> = GilCell::new(None);
+
+/// The original's text, with the owner and the count that the table knows.
+unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
+    let original = REPR.get().expect("set before this function was put in place");
+    // SAFETY: the original function, on its own object.
+    let text = unsafe { original(slf) };
+    let held = with(|table| table.get(&(slf as usize)).copied()).filter(|held| held.count > 0);
+    let Some(held) = held.filter(|_| !text.is_null() && in_main_interpreter()) else { return text };
+    boundary(|| {
+        let text = Obj::owned(text)?;
+        let words = utf8(&text)?;
+        let (Some((before, _)), Some((_, after))) = (words.split_once("owner="), words.split_once(" at ")) else {
+            return Ok(text);
+        };
+        Obj::str(&format!("{before}owner={} count={} at {after}", thread::ident_at(held.owner), held.count))
+    })
+}
+
+/// Has locks tell who owns them. Once and for good: of locks that the table does not know the original tells.
+pub(super) fn watch_repr() -> PyResult<()> {
+    if REPR.get().is_none() {
+        let kind = RLOCK.object()?.ptr().cast::<ffi::PyTypeObject>();
+        // SAFETY: a type object that its module keeps; slots are plain pointers that are read at each use.
+        unsafe {
+            *REPR.get() = (*kind).tp_repr;
+            (*kind).tp_repr = Some(repr);
+        }
+    }
+    Ok(())
 }
 
 thread_local! {

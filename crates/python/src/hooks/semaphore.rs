@@ -1,12 +1,12 @@
 //! `_multiprocessing.SemLock`: the locks and semaphores of `multiprocessing`, shared with other processes.
 //!
-//! A POSIX semaphore has no descriptor, so a tasklet that cannot have it sleeps and tries again, with growing delays: what
-//! CPython itself does where `sem_timedwait` is missing (`Modules/_multiprocessing/semaphore.c`). A release by a tasklet of
-//! this process wakes at once. The owner of a recursive lock is the OS thread for the original, so tasklets of one thread
+//! A POSIX semaphore has no descriptor, so a tasklet that cannot have it sleeps and tries again, with growing delays. A
+//! release by a tasklet of this process wakes at once. The owner of a recursive lock is the OS thread for the original, so tasklets of one thread
 //! are not kept apart by `multiprocessing.RLock`.
 
 use pyo3_ffi as ffi;
 
+use super::backoff::Backoff;
 use super::call::{Call, hook};
 use super::slot::{Hook, Owner};
 use crate::args::{given, timeout};
@@ -16,10 +16,6 @@ use crate::tasklet::Why;
 use crate::waiters;
 
 const SEMLOCK: Owner = Owner::Type(c"_multiprocessing", c"SemLock");
-
-/// Delays between attempts, in nanoseconds.
-const FIRST_DELAY: u64 = 100_000;
-const LAST_DELAY: u64 = 20_000_000;
 
 /// `acquire(block=True, timeout=None)`.
 fn acquire(call: &Call) -> PyResult<Obj> {
@@ -43,9 +39,9 @@ fn wait(call: &Call, deadline: Option<u64>) -> PyResult<Obj> {
     let acquire = Obj::borrowed(call.slf).attr(c"acquire")?;
     let no = Obj::bool(false);
     let attempt = || Ok(acquire.call([&no])?.truth()?.then_some(()));
-    let mut delay = FIRST_DELAY;
+    let mut delays = Backoff::new();
     loop {
-        let next = deadline_in(delay).min(deadline.unwrap_or(u64::MAX));
+        let next = deadline_in(delays.next()).min(deadline.unwrap_or(u64::MAX));
         let why = Why::Lock(call.slf as usize);
         if waiters::wait_for(call.runtime, call.slf, why, Some(next), attempt)?.is_some() {
             return Ok(Obj::bool(true));
@@ -53,7 +49,6 @@ fn wait(call: &Call, deadline: Option<u64>) -> PyResult<Obj> {
         if deadline.is_some_and(|deadline| deadline <= now()) {
             return Ok(Obj::bool(false));
         }
-        delay = (delay * 2).min(LAST_DELAY);
     }
 }
 

@@ -60,8 +60,16 @@ fn with_handle<R>(handle: *mut PyObject, body: impl FnOnce(&mut Handle) -> R) ->
 }
 
 /// The ident of a tasklet that stands for a thread: its address, unique as long as it lives, as that of a real thread.
-fn ident(tasklet: &Tasklet) -> u64 {
+pub(super) fn ident(tasklet: &Tasklet) -> u64 {
     tasklet.ptr() as u64
+}
+
+/// The ident of the thread that the tasklet at this address, which lives, stands for or belongs to.
+pub(super) fn ident_at(address: usize) -> u64 {
+    let known = world::all_tasklets().into_iter().find(|tasklet| tasklet.ptr() as usize == address);
+    let bare = known.filter(|tasklet| tasklet.identity().is_none());
+    let thread = bare.and_then(|tasklet| world::world().thread_of(tasklet.id()));
+    thread.and_then(world::runtime_of).map_or(address as u64, Runtime::ident)
 }
 
 // ---- starting --------------------------------------------------------------------------------------------------------
@@ -257,6 +265,21 @@ fn get_ident(call: &Call) -> PyResult<Obj> {
     if me.identity().is_none() { call.original() } else { Obj::uint(ident(me)) }
 }
 
+/// No thread of the operating system has a number from here on (`PID_MAX_LIMIT`, linux/threads.h).
+const NO_OS_THREAD: u64 = 4 << 20;
+
+/// `get_native_id()`: one number for each thread, not used again soon, and none that the system could take for another
+/// thread.
+fn get_native_id(call: &Call) -> PyResult<Obj> {
+    if call.runtime.me().identity().is_none() || call.runtime.on_main() {
+        return call.original();
+    }
+    // SAFETY: the state of this thread. The number of the identity that is loaded counts up.
+    let number = unsafe { ffi::PyThreadState_GetID(call.runtime.tstate()) } as u64;
+    // A `pid_t` has 31 bits.
+    Obj::uint(NO_OS_THREAD + number % (1 << 30))
+}
+
 /// The getter of `_ThreadHandle.ident`, where there is one.
 static IDENT_GETTER: GilCell<Option<ffi::getter>> = GilCell::new(None);
 
@@ -342,6 +365,7 @@ pub(super) fn lasting_table() -> Vec<Hook> {
     vec![
         hook!(MODULE, c"_shutdown", shutdown),
         hook!(MODULE, c"get_ident", get_ident),
+        hook!(MODULE, c"get_native_id", get_native_id),
         hook!(MODULE, c"_get_main_thread_ident", get_main_thread_ident),
         hook!(MODULE, c"_set_sentinel", set_sentinel).observed_by(lock::note_sentinel),
         hook!(MODULE, c"_excepthook", excepthook),

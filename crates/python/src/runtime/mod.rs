@@ -245,6 +245,11 @@ impl Runtime {
         unsafe { &*self.main.ptr().cast::<Tasklet>() }
     }
 
+    /// Whether it is the tasklet of the thread's own stack.
+    pub(crate) fn is_root(&self, tasklet: &Tasklet) -> bool {
+        std::ptr::eq(tasklet, self.root())
+    }
+
     /// Whether the running tasklet is the main one.
     #[inline]
     pub(crate) fn on_main(&self) -> bool {

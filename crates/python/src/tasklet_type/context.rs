@@ -121,7 +121,11 @@ fn tracer(slf: *mut PyObject, which: Traces) -> PyResult<Obj> {
     Ok(if function.is_null() { Obj::none() } else { Obj::borrowed(function) })
 }
 
-fn set_tracer(slf: *mut PyObject, value: &Obj, which: Traces) -> PyResult<()> {
+/// Sets the trace or profile function of a tasklet.
+///
+/// # Errors
+/// `RuntimeError` for one that runs on another thread; what an audit hook raises.
+pub(crate) fn set_tracer(slf: *mut PyObject, value: &Obj, which: Traces) -> PyResult<()> {
     let tasklet = of(slf);
     let runtime = Runtime::get()?;
     let (setter, word) = match which {

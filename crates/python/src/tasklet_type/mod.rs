@@ -15,7 +15,7 @@ use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
 pub(crate) use self::attributes::describe;
-pub(crate) use self::context::context_of;
+pub(crate) use self::context::{context_of, set_tracer};
 pub(crate) use self::throwing::{made_of, throw};
 use crate::args::{make_type, table};
 use crate::hooks;

@@ -27,6 +27,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::ops::ControlFlow;
+use std::ptr::null_mut;
 
 use pyo3_ffi as ffi;
 use pyo3_ffi::{PyObject, PyThreadState, visitproc};
@@ -101,6 +102,26 @@ impl Saved {
     pub(crate) unsafe fn nesting_level(&self) -> usize {
         // SAFETY: its frames are kept.
         unsafe { nesting_level(self.frame()) }
+    }
+
+    /// The exception that a tasklet that does not run is handling, borrowed, or null.
+    ///
+    /// # Safety
+    /// T2 for `ts`; the tasklet has started and has not ended.
+    pub(crate) unsafe fn handled(&self, ts: *mut PyThreadState) -> *mut PyObject {
+        // SAFETY: only compared: what lies there is that of whoever runs, and ours is in `exc_state` (T4).
+        let own: *mut [Word; 2] = unsafe { ts.cast::<u8>().add(offset::exc_state) }.cast();
+        let mut item: *mut [Word; 2] = self.exc_info.cast();
+        while !item.is_null() {
+            // SAFETY: an item of the stack of handled exceptions: {value, previous}, in a generator that is kept by a frame.
+            let [value, previous] = if item == own { self.exc_state } else { unsafe { *item } };
+            // SAFETY: a singleton.
+            if !value.is_null() && value.cast() != unsafe { ffi::Py_None() } {
+                return value.cast();
+            }
+            item = previous.cast();
+        }
+        null_mut()
     }
 
     /// How deep the Python calls of a tasklet that does not run are nested.
