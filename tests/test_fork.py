@@ -110,6 +110,44 @@ def parent():
     assert fork(source) == "False True None True\n"
 
 
+def test_import_lock_is_a_tasklets_own_and_fork_waits_for_it(fork) -> None:
+    source = """
+import _imp
+order = []
+def hold():
+    _imp.acquire_lock(); _imp.acquire_lock()
+    order.append("held")
+    time.sleep(0.01)
+    _imp.release_lock()
+    time.sleep(0.01)
+    order.append("given back")
+    _imp.release_lock()
+def wait():
+    _imp.acquire_lock()
+    order.append("taken over")
+    time.sleep(0.01)
+    _imp.release_lock()
+def child():
+    assert not _imp.lock_held()
+    import colorsys
+    return order.count("held") == order.count("given back")
+def parent():
+    tasklets = [lissom.spawn(hold), lissom.spawn(_imp.acquire_lock), lissom.spawn(wait)]
+    lissom.schedule()
+    # Who dies waiting for the lock leaves it alone.
+    tasklets.pop(1).kill()
+    print(in_child(child))
+    for tasklet in tasklets:
+        lissom.join(tasklet)
+    print(*order, _imp.lock_held())
+    try:
+        _imp.release_lock()
+    except RuntimeError as error:
+        print(error)
+"""
+    assert fork(source) == "1\nheld given back taken over False\nnot holding the import lock\n"
+
+
 def test_parent_is_not_disturbed_by_the_childs_waits(fork) -> None:
     source = """
 def child():

@@ -22,6 +22,7 @@ mod disk;
 mod fcntl;
 mod fifo;
 mod file;
+mod imp;
 mod lock;
 mod lookup;
 mod os;
@@ -70,6 +71,7 @@ fn table() -> &'static [Hook] {
             process::table(),
             file::table(),
             fcntl::table(),
+            imp::table(),
             buffered::table(),
             ssl::table(),
             semaphore::table(),
@@ -177,7 +179,9 @@ pub(crate) fn forked() {
         runtime.promote();
     }
     waiters::clear();
-    buffered::after_fork(Runtime::current().map_or(0, |runtime| runtime.me().ptr() as usize));
+    let me = Runtime::current().map_or(0, |runtime| runtime.me().ptr() as usize);
+    buffered::after_fork(me);
+    imp::after_fork(me);
     thread::after_fork();
 }
 
