@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import lissom
@@ -71,7 +72,67 @@ def pair(family: int = socket.AF_UNIX, kind: int = socket.SOCK_STREAM) -> Iterat
         yield here, there
 
 
+@contextlib.contextmanager
+def tcp() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a TCP connection."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as here,
+        listener.accept()[0] as there,
+    ):
+        yield here, there
+
+
 # ---- kinds -----------------------------------------------------------------------------------------------------------
+
+
+def urgent(sender: socket.socket) -> None:
+    """Send with a byte of urgent data in the middle."""
+    sender.send(b"abc")
+    sender.send(b"!", socket.MSG_OOB)
+    sender.send(b"def")
+
+
+def with_descriptor(sender: socket.socket) -> None:
+    """Send with a descriptor along."""
+    descriptors = array.array("i", [sender.fileno()]).tobytes()
+    sender.sendmsg([b"abc"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+    sender.send(b"def")
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["waits", "comes late"])
+@pytest.mark.parametrize(
+    ("ends", "inline", "send"),
+    [(tcp, 0, urgent), (tcp, 1, urgent), (pair, 0, with_descriptor)],
+    ids=["urgent data", "urgent data in line", "descriptor"],
+)
+def test_receive_that_stops_short_with_more_behind(ends: Any, inline: int, send: Any, busy: bool) -> None:
+    with ends() as (here, there):
+        here.settimeout(10)
+        if inline:
+            here.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        expected = b"xabc!def" if inline else b"xabcdef"
+        received = []
+
+        def receive(receiver: Callable[[], bytes]) -> None:
+            while len(b"".join(received)) < len(expected):
+                received.append(receiver())
+
+        def into() -> bytes:
+            room = bytearray(100)
+            return bytes(room[: here.recv_into(room)])
+
+        # The first byte finds the receiver waiting: from then on the socket is registered.
+        for receiver in (lambda: here.recv(100), into):
+            received.clear()
+            reader = Thread(receive, receiver)
+            time.sleep(0.01)
+            there.send(b"x")
+            if not busy:
+                time.sleep(0.01)
+            send(there)
+            reader.result()
+            assert b"".join(received) == expected
 
 
 @pytest.mark.parametrize("kind", ["SOCK_STREAM", "SOCK_DGRAM", "SOCK_SEQPACKET"])

@@ -119,14 +119,15 @@ impl Readiness {
     /// error for every direction (poll(2) reports both unasked), and the peer's end of
     /// sending for readers.
     pub(crate) const fn ending(interest: Interest) -> Readiness {
-        Readiness(interest.0 | Readiness::lasting(interest).0)
+        let closed = if interest.contains(Interest::READ) { Readiness::READ_CLOSED.0 } else { 0 };
+        Readiness(interest.0 | Readiness::HANGUP.0 | Readiness::ERROR.0 | closed)
     }
 
     /// The conditions that outlive a transfer: a short read says that the queue was empty, not
-    /// that no end-of-file stands behind it.
+    /// that no end-of-file stands behind it, nor data behind the mark of urgent data (tcp(7)).
     pub(crate) const fn lasting(interest: Interest) -> Readiness {
-        let closed = if interest.contains(Interest::READ) { Readiness::READ_CLOSED.0 } else { 0 };
-        Readiness(Readiness::HANGUP.0 | Readiness::ERROR.0 | closed)
+        let urgent = if interest.contains(Interest::READ) { Readiness::PRIORITY.0 } else { 0 };
+        Readiness(Readiness::ending(interest).0 & !interest.0 | urgent)
     }
 }
 

@@ -8,8 +8,9 @@
 //! `exhausted` and the submission of `Ready`, `ready` itself bridges the gap.
 //!
 //! A *short transfer* says less than `EAGAIN`: the queue was empty, yet an end-of-file or a reset
-//! may stand behind it, whose edge may have come already. Hang-up, error and the peer's end of
-//! sending therefore outlive `exhausted`. They are not for ever (an error is taken by one call; a
+//! may stand behind it, whose edge may have come already, or it was not empty: a read stops at the
+//! mark of urgent data. Hang-up, error, the peer's end of sending and urgent data therefore outlive
+//! `exhausted`. They are not for ever (an error is taken by one call; a
 //! FIFO gets a new writer), so a `Ready` that finds only them asks poll(2) whether they still hold,
 //! rather than complete time and again or never.
 
@@ -23,8 +24,9 @@ use crate::ops::Work;
 use crate::{Errno, Interest, Op, Proactor, Readiness, generation, sys};
 
 impl Proactor {
-    /// Notes that the caller has just seen `EAGAIN`, or a short transfer on a *stream*, on `fd` in
-    /// this direction. (A short datagram says nothing: more may be queued.)
+    /// Notes that the caller has just seen `EAGAIN`, or a short transfer on a TCP socket, on `fd` in
+    /// this direction. (Of others a short one says nothing: more datagrams may be queued, and a read
+    /// from a Unix stream stops where descriptors or the credentials of the sender change.)
     ///
     /// Call it after the system call and before the next `wait`.
     pub fn exhausted(&mut self, fd: RawFd, interest: Interest) {
@@ -41,7 +43,7 @@ impl Proactor {
         self.fds.get(fd).is_none_or(|entry| {
             entry.mode != Mode::Kept
                 || !entry.armed.contains(interest)
-                || entry.ready.intersects(Readiness::ending(interest))
+                || entry.ready.intersects(Readiness::ending(interest) | Readiness::lasting(interest))
                 || entry.generation != generation::current(fd)
         })
     }
@@ -235,7 +237,10 @@ fn told(entry: &mut Entry, fd: RawFd, interest: Interest) -> Option<Readiness> {
     // otherwise complete every wait at once.
     entry.ready = entry.ready.without(Readiness::ERROR);
     if now.is_empty() {
-        entry.ready = entry.ready.without(lasting);
+        // Whoever waits for urgent data itself has not been told yet.
+        let asked = entry.armed.contains(Interest::PRIORITY);
+        let gone = if asked { lasting.without(Readiness::PRIORITY) } else { lasting };
+        entry.ready = entry.ready.without(gone);
         return None;
     }
     Some(now)

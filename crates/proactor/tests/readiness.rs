@@ -55,6 +55,38 @@ fn data_that_is_there_before_the_first_ready_is_reported() {
 }
 
 #[test]
+fn data_behind_urgent_data_is_reported_after_a_short_read() {
+    on_every_driver(|mut proactor| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut here, _) = listener.accept().unwrap();
+        let fd = here.as_raw_fd();
+        proactor.submit(ready(fd, Interest::READ, true), 1);
+        nothing_completes(&mut proactor);
+        there.write_all(b"abc").unwrap();
+        // SAFETY: one readable byte.
+        assert_eq!(unsafe { libc::send(there.as_raw_fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB) }, 1);
+        there.write_all(b"def").unwrap();
+        complete(&mut proactor);
+        let mut buf = [0; 100];
+        // Up to the mark: fewer than there is room for, and more behind.
+        assert_eq!(here.read(&mut buf).unwrap(), 3);
+        proactor.exhausted(fd, Interest::READ);
+        assert!(proactor.may_be_ready(fd, Interest::READ));
+        proactor.submit(ready(fd, Interest::READ, true), 2);
+        assert_eq!(complete(&mut proactor).token, 2);
+        assert_eq!(here.read(&mut buf).unwrap(), 3);
+        proactor.exhausted(fd, Interest::READ);
+        // The byte itself has not been taken. That alone ends no wait.
+        proactor.submit(ready(fd, Interest::READ, true), 3);
+        nothing_completes(&mut proactor);
+        there.write_all(b"g").unwrap();
+        assert_eq!(complete(&mut proactor).token, 3);
+        proactor.forget(fd);
+    });
+}
+
+#[test]
 fn event_between_exhausted_and_ready_completes_at_once() {
     let mut proactor = Proactor::new(DriverKind::Epoll).unwrap();
     let (here, mut there) = pair();

@@ -132,6 +132,10 @@ fn mask(watch: &Watch) -> u32 {
     let mut events = if watch.keep { libc::EPOLLET } else { libc::EPOLLONESHOT };
     if watch.interest.contains(Interest::READ) {
         events |= libc::EPOLLIN | libc::EPOLLRDHUP;
+        if watch.keep {
+            // What a short read says of a kept registration does not hold with urgent data.
+            events |= libc::EPOLLPRI;
+        }
     }
     if watch.interest.contains(Interest::WRITE) {
         events |= libc::EPOLLOUT;

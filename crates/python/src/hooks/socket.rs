@@ -2,9 +2,9 @@
 //!
 //! A ready socket costs one system call and no switch: the operation is tried with `MSG_DONTWAIT`, whatever mode the
 //! descriptor is in, so the mode stays as the program set it. Only what would block parks the tasklet, on edge-triggered
-//! readiness that is registered once per descriptor. When the last receive took less than it asked for, the kernel has no
-//! more, and the next receive parks without a system call (epoll(7), question 9; the proactor knows when a hang-up has
-//! been seen and then says otherwise).
+//! readiness that is registered once per descriptor. When the last receive of a TCP connection took less than it asked for,
+//! the kernel has no more, and the next receive parks without a system call (epoll(7), question 9; the proactor knows when
+//! a hang-up or urgent data has been seen and then says otherwise).
 //!
 //! Operations with ancillary data or addresses to be parsed go through the original (socket_fallback.rs).
 
@@ -107,9 +107,10 @@ impl<'a> Operation<'a> {
         self.runtime.proactor(|proactor| proactor.exhausted(fd, interest));
     }
 
-    /// A stream that gave less than there was room for has no more for now.
+    /// A TCP connection that gave less than there was room for has no more for now. (Other streams stop at messages, or
+    /// where descriptors were sent along, with more behind.)
     fn took(&self, count: usize, room: usize) {
-        if count < room && count > 0 && self.socket.kind() == libc::SOCK_STREAM {
+        if count < room && count > 0 && self.socket.is_tcp() {
             self.exhausted(Interest::READ);
         }
     }

@@ -53,6 +53,15 @@ impl Socket {
         unsafe { (*self.0).kind }
     }
 
+    /// Whether it is a TCP connection: a stream of bytes without any marks but that of urgent data.
+    pub(super) fn is_tcp(self) -> bool {
+        // SAFETY: valid by the duty of `of`.
+        let Fields { family, kind, proto, .. } = unsafe { &*self.0 };
+        matches!(*family, libc::AF_INET | libc::AF_INET6)
+            && *kind == libc::SOCK_STREAM
+            && matches!(*proto, 0 | libc::IPPROTO_TCP)
+    }
+
     /// The timeout in nanoseconds: negative for none, 0 for a non-blocking socket.
     #[inline]
     pub(super) fn timeout(self) -> i64 {
