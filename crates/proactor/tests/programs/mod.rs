@@ -5,6 +5,7 @@
 //! - an op completes exactly once, and never after it was detached;
 //! - what is received from a socket, in order of completion, is what its peer has sent, from the first byte on: nothing lost,
 //!   nothing twice, nothing of another socket (descriptor numbers are reused all the time);
+//! - what the peer receives is what completed sends say that they have sent;
 //! - an op ends by `TIMED_OUT` only if it had a deadline and that has passed, by `CANCELED` only if it was cancelled or its
 //!   socket forgotten;
 //! - an op that waits for bytes gets them when they are there;
@@ -13,7 +14,9 @@
 #![allow(dead_code, reason = "each of the programs that include this uses some of it")]
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{Read, Write};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -53,18 +56,41 @@ struct Link {
     received: u64,
     /// Ops that wait to receive.
     waiting: usize,
+    /// Bytes that went the other way: taken by sends that have completed, and received by the peer.
+    taken: u64,
+    arrived: u64,
+    /// Whether a send is under way: only one at a time has an order.
+    sending: bool,
 }
 
 impl Link {
     fn byte(&self, place: u64) -> u8 {
         ((self.origin + place).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
     }
+
+    /// What the peer has of what was sent to it: the beginning of the same stream, and no more than may have been taken.
+    fn arrive(&mut self, most: usize) {
+        let mut buf = vec![0; most];
+        let Some(Ok(count)) = self.there.as_ref().map(|there| plain(there).read(&mut buf)) else { return };
+        for byte in &buf[..count] {
+            assert_eq!(*byte, self.byte(self.arrived), "lost, twice, or of another connection on its way to the peer");
+            self.arrived += 1;
+        }
+        assert!(self.sending || self.arrived <= self.taken, "the peer has more than was sent to it");
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Does {
+    Receive,
+    Send,
+    Wait,
 }
 
 struct Pending {
     key: OpKey,
     link: Option<usize>,
-    receives: bool,
+    does: Does,
     deadline: Option<Instant>,
     may_be_cancelled: bool,
 }
@@ -78,6 +104,8 @@ pub(crate) struct Program {
     next_token: u64,
     /// The driver may receive for an op that is being detached: its data is gone then, as it would be with recv(2).
     carries: bool,
+    /// The driver may cancel what nobody has cancelled, and sends may fail for want of buffers.
+    troubled: bool,
     serial: u64,
 }
 
@@ -88,13 +116,27 @@ const WAITING: usize = 3;
 impl Program {
     pub(crate) fn new(proactor: Proactor, seed: u64, carries: bool) -> Program {
         let dice = Dice::new(seed);
-        let mut program =
-            Program { proactor, dice, links: Vec::new(), pending: HashMap::new(), next_token: 1, carries, serial: 0 };
+        let mut program = Program {
+            proactor,
+            dice,
+            links: Vec::new(),
+            pending: HashMap::new(),
+            next_token: 1,
+            carries,
+            troubled: false,
+            serial: 0,
+        };
         for _ in 0..LINKS {
             let link = program.fresh_link();
             program.links.push(link);
         }
         program
+    }
+
+    /// Expects ops to fail in ways that only trouble brings about.
+    pub(crate) fn expecting_trouble(mut self) -> Program {
+        self.troubled = true;
+        self
     }
 
     fn fresh_link(&mut self) -> Link {
@@ -103,7 +145,17 @@ impl Program {
         here.set_nonblocking(!self.carries).expect("mode");
         there.set_nonblocking(true).expect("mode");
         self.serial += 1;
-        Link { here, there: Some(there), origin: self.serial << 32, sent: 0, received: 0, waiting: 0 }
+        Link {
+            here,
+            there: Some(there),
+            origin: self.serial << 32,
+            sent: 0,
+            received: 0,
+            waiting: 0,
+            taken: 0,
+            arrived: 0,
+            sending: false,
+        }
     }
 
     /// Runs `steps` steps, then ends all that is under way.
@@ -117,10 +169,15 @@ impl Program {
     fn step(&mut self) {
         let link = self.dice.below(LINKS);
         match self.dice.below(100) {
-            0..25 => self.receive(link),
-            25..35 => self.wait_for_readiness(link),
+            0..20 => self.receive(link),
+            20..28 => self.send(link),
+            28..35 => self.wait_for_readiness(link),
             35..40 => self.sleep(),
-            40..62 => self.send(link),
+            40..57 => self.stuff(link),
+            57..62 => {
+                let most = 1 + self.dice.below(20_000);
+                self.links[link].arrive(most);
+            }
             62..70 => self.cancel(),
             70..75 => self.detach(),
             75..78 => self.reconnect(link),
@@ -131,7 +188,7 @@ impl Program {
         }
     }
 
-    fn submit(&mut self, op: Op, link: Option<usize>, receives: bool) {
+    fn submit(&mut self, op: Op, link: Option<usize>, does: Does) {
         let token = self.next_token;
         self.next_token += 1;
         let deadline =
@@ -140,7 +197,7 @@ impl Program {
             Some(at) => self.proactor.submit_by(op, token, at),
             None => self.proactor.submit(op, token),
         };
-        self.pending.insert(token, Pending { key, link, receives, deadline, may_be_cancelled: false });
+        self.pending.insert(token, Pending { key, link, does, deadline, may_be_cancelled: self.troubled });
     }
 
     fn receive(&mut self, link: usize) {
@@ -150,25 +207,40 @@ impl Program {
         }
         self.links[link].waiting += 1;
         let buf = Vec::with_capacity(1 + self.dice.below(300));
-        self.submit(Op::Recv { fd: self.links[link].here.as_raw_fd(), buf, flags: 0 }, Some(link), true);
+        self.submit(Op::Recv { fd: self.links[link].here.as_raw_fd(), buf, flags: 0 }, Some(link), Does::Receive);
     }
 
     fn wait_for_readiness(&mut self, link: usize) {
         let keep = self.dice.chance(50);
         let fd = self.links[link].here.as_raw_fd();
-        self.submit(Op::Ready { fd, interest: Interest::READ, keep }, Some(link), false);
+        self.submit(Op::Ready { fd, interest: Interest::READ, keep }, Some(link), Does::Wait);
     }
 
     fn sleep(&mut self) {
-        self.submit(Op::Timeout, None, false);
+        self.submit(Op::Timeout, None, Does::Wait);
     }
 
-    fn send(&mut self, link: usize) {
+    /// Sends to the peer through the proactor; often more than there is room for.
+    fn send(&mut self, index: usize) {
+        let most = if self.dice.chance(10) { 300_000 } else { 3_000 };
+        let size = 1 + self.dice.below(most) as u64;
+        let link = &mut self.links[index];
+        if link.sending || link.there.is_none() {
+            return;
+        }
+        link.sending = true;
+        let buf: Vec<u8> = (link.taken..link.taken + size).map(|place| link.byte(place)).collect();
+        let fd = link.here.as_raw_fd();
+        self.submit(Op::Send { fd, buf, flags: 0 }, Some(index), Does::Send);
+    }
+
+    /// The peer sends.
+    fn stuff(&mut self, link: usize) {
         let size = 1 + self.dice.below(500) as u64;
         let link = &mut self.links[link];
         let data: Vec<u8> = (link.sent..link.sent + size).map(|place| link.byte(place)).collect();
-        if let Some(there) = &mut link.there
-            && let Ok(count) = there.write(&data)
+        if let Some(there) = &link.there
+            && let Ok(count) = plain(there).write(&data)
         {
             link.sent += count as u64;
         }
@@ -190,8 +262,8 @@ impl Program {
 
     fn detach(&mut self) {
         if let Some(token) = self.any_token() {
-            if self.pending[&token].receives {
-                // One that has finished holds data.
+            if self.pending[&token].does != Does::Wait {
+                // One that has finished has moved data.
                 return self.cancel();
             }
             let pending = self.pending.remove(&token).expect("listed");
@@ -201,7 +273,7 @@ impl Program {
 
     /// Closes a connection and puts another one at its number.
     fn reconnect(&mut self, index: usize) {
-        if self.carries && self.links[index].waiting > 0 {
+        if self.carries && (self.links[index].waiting > 0 || self.links[index].sending) {
             // A carried op goes on with the file that it was begun on.
             return;
         }
@@ -244,15 +316,29 @@ impl Program {
                 assert!(Instant::now() >= deadline, "timed out early");
             }
             Err(Errno::CANCELED) => assert!(pending.may_be_cancelled, "cancelled by nobody"),
+            Err(errno) if self.troubled && errno.code() == libc::ENOBUFS && pending.does == Does::Send => {}
+            // Its peer is gone.
+            Err(errno) if pending.does == Does::Send && matches!(errno.code(), libc::EPIPE | libc::ECONNRESET) => {}
+            Err(errno) if pending.does == Does::Receive && errno.code() == libc::ECONNRESET => {
+                // It has left without receiving all that was sent to it.
+                let there = pending.link.and_then(|link| self.links[link].there.as_ref());
+                assert!(there.is_none(), "reset by nobody");
+            }
             Err(errno) => panic!("{errno:?}"),
             Ok(_) => {}
         }
         let Some(index) = pending.link else { return };
         let link = &mut self.links[index];
-        if pending.receives {
-            link.waiting -= 1;
+        match pending.does {
+            Does::Receive => link.waiting -= 1,
+            Does::Send => {
+                link.sending = false;
+                link.taken += done.result.map_or(0, |count| count as u64);
+                assert!(link.there.is_none() || link.arrived <= link.taken, "the peer has more than was sent to it");
+            }
+            Does::Wait => {}
         }
-        if let (true, Ok(count), Some(buf)) = (pending.receives, done.result, done.buf) {
+        if let (Does::Receive, Ok(count), Some(buf)) = (pending.does, done.result, done.buf) {
             assert_eq!(buf.len(), count as usize);
             for byte in buf {
                 assert!(link.received < link.sent, "received more than was sent");
@@ -277,10 +363,15 @@ impl Program {
             self.look(Duration::from_millis(10));
         }
         for mut link in std::mem::take(&mut self.links) {
+            while link.there.is_some() && link.arrived < link.taken {
+                let before = link.arrived;
+                link.arrive(1 << 20);
+                assert!(link.arrived > before, "bytes are missing at the peer");
+            }
             link.here.set_nonblocking(true).expect("mode");
             let mut rest = Vec::new();
             let mut buf = [0; 4096];
-            while let Ok(count @ 1..) = link.here.read(&mut buf) {
+            while let Ok(count @ 1..) = plain(&link.here).read(&mut buf) {
                 rest.extend_from_slice(&buf[..count]);
             }
             assert_eq!(link.received + rest.len() as u64, link.sent, "bytes are missing");
@@ -290,6 +381,12 @@ impl Program {
             self.proactor.forget(link.here.as_raw_fd());
         }
     }
+}
+
+/// The socket for read(2) and write(2), which no test replaces.
+fn plain(socket: &UnixStream) -> ManuallyDrop<File> {
+    // SAFETY: open, and borrowed for as long as the result is used: it is not closed.
+    ManuallyDrop::new(unsafe { File::from_raw_fd(socket.as_raw_fd()) })
 }
 
 /// Moves a socket to a descriptor number of the caller's choice, closing what was there.
