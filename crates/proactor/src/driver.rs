@@ -1,7 +1,9 @@
 //! What a proactor asks of the operating system: the contract of drivers.
 //!
 //! A driver reports *readiness* (epoll, poll), or *carries* whole ops out (rings), or both.
-//! `tests/contract.rs` asks each driver for rules 2 to 6, 9 and 11.
+//! `tests/contract.rs` asks each driver for rules 2 to 6 and 9 to 11, `tests/uring.rs` the one that carries for the others,
+//! and `tests/random_programs.rs` and `tests/sabotage.rs` the proactor on top of them, also when everything goes wrong that
+//! these rules allow.
 //!
 //! 1. A driver belongs to one proactor and is called from one thread at a time.
 //! 2. **Never blocks** except in `wait`, and there no longer than told. `wait` allocates nothing but buffers of parts in
@@ -27,6 +29,15 @@
 //! 10. Descriptors made by a driver are close-on-exec.
 //! 11. A batch of events is bounded; what does not fit is reported by the next `wait`, and no
 //!     descriptor is starved by the others.
+//! 12. **Nothing that has happened is unsaid.** Whatever ends an op early (a cancel; a deadline, which is the proactor's and
+//!     comes as a cancel), its event tells what it has done: with the data that the kernel has given up for it, or with
+//!     `ECANCELED` if it has done nothing. `ECANCELED` may also come unasked.
+//! 13. A carried op goes on with the file that its descriptor stood for when it was taken, whatever becomes of the number.
+//!     What is reported of a number that has gone to another file carries the generation of its own `arm`.
+//! 14. A signal ends `wait` with [`Interrupted`](io::ErrorKind::Interrupted). Events that were fetched before are delivered
+//!     all the same; the others come with the next `wait`.
+//! 15. No queue is full for the proactor: a driver that has no room for an op makes some or gives the op back, and completions
+//!     for which there is no room come later.
 
 use std::fmt;
 use std::io;

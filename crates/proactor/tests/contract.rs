@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -185,6 +185,62 @@ fn ring_ends_one_wait() {
     });
 }
 
+/// Rule 10.
+#[test]
+fn descriptors_of_drivers_do_not_outlive_exec() {
+    let open = || -> HashSet<RawFd> {
+        let entries = std::fs::read_dir("/proc/self/fd").unwrap();
+        entries.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).collect()
+    };
+    for (name, make) in DRIVERS {
+        let before = open();
+        let Ok(_driver) = make() else { continue };
+        let made: Vec<RawFd> = open().difference(&before).copied().collect();
+        assert!(name == "poll" || !made.is_empty(), "{name} has a descriptor of its own");
+        for fd in made {
+            // SAFETY: takes no pointers. (One that another test has closed meanwhile has no flags.)
+            let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+            assert!(flags < 0 || flags & libc::FD_CLOEXEC != 0, "{name}: descriptor {fd}");
+        }
+    }
+}
+
+/// Rules 2, 3 and 11, with a hundred thousand descriptors, or as many as the system allows.
+#[test]
+fn hundred_thousand_descriptors_are_armed() {
+    let count = (raise_the_limit(100_200) - 200).min(100_000) as u32;
+    eprintln!("{count} descriptors");
+    let bells: Vec<OwnedFd> = (0..count).map(|_| bell()).collect();
+    on_every_driver(|driver, _| {
+        for (number, bell) in bells.iter().enumerate() {
+            let keep = driver.keeps() && number % 2 == 0;
+            driver.arm(Watch { keep, ..once(bell.as_raw_fd(), number as u32, Interest::READ) }).unwrap();
+        }
+        assert_eq!(look(driver), []);
+        let rung: HashSet<u32> = (0..count).step_by(97).collect();
+        for &number in &rung {
+            File::from(bells[number as usize].try_clone().unwrap()).write_all(&1_u64.to_ne_bytes()).unwrap();
+        }
+        let mut seen = HashSet::new();
+        while seen.len() < rung.len() {
+            let batch = look(driver);
+            assert!(!batch.is_empty(), "{} of {} were reported", seen.len(), rung.len());
+            for (fd, number, readiness) in batch {
+                assert_eq!((bells[number as usize].as_raw_fd(), readiness), (fd, Readiness::READ));
+                assert!(seen.insert(number), "reported twice");
+            }
+        }
+        assert_eq!(seen, rung);
+        assert_eq!(look(driver), []);
+        for number in rung {
+            File::from(bells[number as usize].try_clone().unwrap()).read_exact(&mut [0; 8]).unwrap();
+        }
+        for bell in &bells {
+            driver.disarm(bell.as_raw_fd());
+        }
+    });
+}
+
 /// Rule 11: whoever is armed again at once does not keep the others from their turn.
 #[test]
 fn busy_descriptors_starve_nobody() {
@@ -209,11 +265,18 @@ fn busy_descriptors_starve_nobody() {
     });
 }
 
-fn raise_the_limit(wanted: u64) {
+/// Raises the limit on open files as far as wanted and allowed; returns what it is then.
+fn raise_the_limit(wanted: u64) -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: writable for one limit.
     assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+    let more = libc::rlimit { rlim_cur: limit.rlim_cur.max(wanted), rlim_max: limit.rlim_max.max(wanted) };
     limit.rlim_cur = limit.rlim_cur.max(wanted.min(limit.rlim_max));
-    // SAFETY: readable for one limit.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    for wanted in [more, limit] {
+        // SAFETY: readable for one limit.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) } == 0 {
+            return wanted.rlim_cur;
+        }
+    }
+    panic!("setrlimit: {}", io::Error::last_os_error());
 }
