@@ -138,6 +138,17 @@ CASES = (
         target=5_000,
         note="asyncio and uvloop: streams.",
     ),
+    Case(
+        "timeout",
+        "micro",
+        "One timeout set and cancelled, by a receive that waits, CPU time",
+        "ns",
+        "cpu_ns",
+        ("lissom", "gevent", "asyncio", "uvloop"),
+        "timeout",
+        target=100,
+        note="What it adds to one of the two waits of a round trip. asyncio and uvloop: ``asyncio.timeout``.",
+    ),
     *(_echo(size) for size in (1, 64, 1_000, 10_000)),
     *(_http(size) for size in (64, 1_000)),
 )

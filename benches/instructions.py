@@ -45,6 +45,22 @@ lissom.tasklet(receive)(count)
 lissom.tasklet(send)(count)
 lissom.run()
 """,
+    "socket pair, one round trip": """
+import socket
+lissom.hook()
+def answer(sock, rounds):
+    for _ in range(rounds):
+        sock.recv(1)
+        sock.send(b"x")
+def ask(sock, rounds):
+    for _ in range(rounds):
+        sock.send(b"x")
+        sock.recv(1)
+here, there = socket.socketpair()
+lissom.spawn(answer, there, count)
+lissom.spawn(ask, here, count)
+lissom.run()
+""",
     "spawn, run, finish": """
 def nothing():
     pass
