@@ -94,9 +94,8 @@ def main() -> None:
             found = measure(peer, arguments.seconds)
             if found:
                 least[peer] = min(found, least.get(peer, found))
-    print(
-        f"{'server':<18} {'CPU µs/connection':>18} {'of that kernel':>15} {'per CPU second':>15} {'made per second':>16}"
-    )
+    columns = "CPU µs/connection", "of that kernel", "per CPU second", "made per second"
+    print(f"{'server':<18} {columns[0]:>18} {columns[1]:>15} {columns[2]:>15} {columns[3]:>16}")
     for peer, (micros, system, rate) in sorted(least.items(), key=lambda item: item[1]):
         print(f"{peer:<18} {micros:18.1f} {system:15.1f} {1e6 / micros:15,.0f} {rate:16,.0f}")
 

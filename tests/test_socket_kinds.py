@@ -9,6 +9,7 @@ import array
 import contextlib
 import os
 import socket
+import struct
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,42 @@ def tcp() -> Iterator[tuple[socket.socket, socket.socket]]:
         listener.accept()[0] as there,
     ):
         yield here, there
+
+
+@pytest.mark.parametrize("end", ["client", "accepted"])
+def test_close_of_a_socket_that_lingers_lets_others_run(end: str) -> None:
+    linger = struct.pack("ii", 1, 1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        if end == "accepted":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        here = socket.create_connection(listener.getsockname())
+        there, _ = listener.accept()
+        if end == "accepted":
+            here, there = there, here
+        else:
+            here.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    with there:
+        # More than the peer's kernel takes while the peer does not read.
+        here.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            here.sendall(bytes(50_000_000))
+        begin = time.monotonic()
+        closer = Thread(here.close)
+        turns = 0
+        while closer.is_alive():
+            time.sleep(0.01)
+            turns += 1
+        closer.result()
+        assert time.monotonic() - begin > 0.9
+        assert turns > 20
+        assert here.fileno() == -1
+    # Without a time, at once: the peer is reset.
+    with tcp() as (here, there):
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        here.close()
+        with pytest.raises(ConnectionResetError):
+            there.recv(1)
 
 
 # ---- kinds -----------------------------------------------------------------------------------------------------------

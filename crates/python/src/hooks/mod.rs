@@ -23,6 +23,7 @@ mod fcntl;
 mod fifo;
 mod file;
 mod imp;
+mod linger;
 mod lock;
 mod lookup;
 mod os;
@@ -61,6 +62,7 @@ fn table() -> &'static [Hook] {
             time::table(),
             socket::table(),
             socket_fallback::table(),
+            linger::table(),
             resolve::table(),
             select::table(),
             lock::table(),

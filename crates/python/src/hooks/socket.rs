@@ -17,6 +17,7 @@ use pyo3_ffi::PyObject;
 use super::address::Address;
 use super::buffer::{Buffer, NewBytes};
 use super::call::{Call, hook};
+use super::linger;
 use super::slot::{Hook, Owner};
 use super::socket_object::Socket;
 use crate::object::{Obj, PyResult, Raised, check, clear_error, os_error, system_call_failed, timeout_error};
@@ -305,6 +306,7 @@ fn accept(call: &Call) -> PyResult<Obj> {
         })
     })?;
     let address = address.to_python().and_then(|address| Obj::tuple([Obj::int(accepted as i64)?, address]));
+    linger::inherit(operation.socket.fd(), accepted as i32);
     if address.is_err() {
         // SAFETY: the descriptor that was just made, known to nobody.
         unsafe { libc::close(accepted as i32) };
@@ -319,15 +321,27 @@ pub(super) fn forget(fd: i32) {
     if fd < 0 {
         return;
     }
+    linger::forget(fd);
     match Runtime::current() {
         Some(runtime) => runtime.proactor(|proactor| proactor.forget(fd)),
         None => lissom_proactor::closed(fd),
     }
 }
 
-/// `close()` and `detach()`.
+/// `close()`.
 fn close(call: &Call) -> PyResult<Obj> {
     // SAFETY: a method of `_socket.socket` is called with an instance of it.
+    let fd = unsafe { Socket::of(call.slf) }.fd();
+    if linger::lingers(fd) && super::installed() {
+        return linger::close(call);
+    }
+    forget(fd);
+    call.original()
+}
+
+/// `detach()`.
+fn detach(call: &Call) -> PyResult<Obj> {
+    // SAFETY: as above.
     forget(unsafe { Socket::of(call.slf) }.fd());
     call.original()
 }
@@ -394,5 +408,5 @@ pub(super) fn table() -> Vec<Hook> {
 /// What closes a descriptor has to be known also after `unhook()`: the next socket with its number, should the program hook
 /// again, must not be taken for the old one.
 pub(super) fn lasting_table() -> Vec<Hook> {
-    vec![hook!(SOCKET, c"close", close).noticed_by(closes), hook!(SOCKET, c"detach", close).noticed_by(closes)]
+    vec![hook!(SOCKET, c"close", close).noticed_by(closes), hook!(SOCKET, c"detach", detach).noticed_by(closes)]
 }
