@@ -72,7 +72,10 @@ def run_file(name: str, driver: str | None) -> Outcome:
         command += ["-m", "lissom"]
     with tempfile.TemporaryDirectory(prefix="lissom-stdlib-") as folder:
         results = Path(folder) / "results.xml"
-        command += ["-m", "test", "--tempdir", folder, "--junit-xml", str(results), name]
+        command += ["-m", "test", "--tempdir", folder, "--junit-xml", str(results)]
+        for entry in known("endless"):
+            command += [word for test in entry["tests"] for word in ("--ignore", test)]
+        command.append(name)
         environment["TMPDIR"] = folder
         with (Path(folder) / "output").open("w+b") as output:
             process = subprocess.Popen(
