@@ -321,3 +321,123 @@ def test_storm_of_signals_loses_no_data(hooked: None) -> None:
         lissom.join(sender)
     assert received == list(range(200))
     assert 0 < len(count) <= 200
+
+
+# ---- waiting for signals ---------------------------------------------------------------------------------------------
+
+
+def later(number: int) -> None:
+    """Send the process a signal, from a tasklet, after a moment."""
+    lissom.sleep(0.02)
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("in_main", [True, False])
+def test_pause_waits_for_a_handler_and_lets_others_run(hooked: None, in_main: bool) -> None:
+    seen = []
+
+    def paused() -> None:
+        signal.pause()
+        seen.append("goes on")
+
+    with handler(signal.SIGUSR1, lambda *_: seen.append("handler")):
+        sender = lissom.spawn(later, signal.SIGUSR1)
+        if in_main:
+            paused()
+        else:
+            waiter = lissom.spawn(paused)
+            lissom.schedule()
+            assert waiter.waits_for == "a signal"
+            lissom.join(waiter)
+        lissom.join(sender)
+    assert seen == ["handler", "goes on"]
+
+
+def test_pause_is_ended_by_what_the_handler_raises(hooked: None) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError
+
+    with handler(signal.SIGUSR1, fail):
+        sender = lissom.spawn(later, signal.SIGUSR1)
+        with pytest.raises(LookupError):
+            signal.pause()
+        lissom.join(sender)
+
+
+def test_main_thread_that_pauses_for_ever_is_no_deadlock_and_is_ended_by_ctrl_c(tmp_path: Path) -> None:
+    source = """
+        import signal, threading, time
+        threading.Thread(target=lambda: (time.sleep(0.02), print("ready", flush=True))).start()
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    with Running(tmp_path, source, "-m", "lissom") as program:
+        time.sleep(0.05)
+        code, output, errors, _ = program.end(signal.SIGINT)
+    assert (code, output, errors) == (0, "interrupted\n", "")
+
+
+@pytest.fixture
+def blocked() -> Iterator[set[signal.Signals]]:
+    """Block two signals, as programs do that wait for them."""
+    signals = {signal.SIGUSR1, signal.SIGUSR2}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    yield signals
+    while signal.sigtimedwait(signals, 0):
+        pass
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_sigwait_lets_others_run(hooked: None, blocked: set[signal.Signals]) -> None:
+    for number in blocked:
+        sender = lissom.spawn(later, number)
+        assert signal.sigwait(iter(blocked)) is number
+        sender = lissom.spawn(later, number)
+        info = signal.sigwaitinfo(blocked)
+        assert (info.si_signo, info.si_pid) == (number, os.getpid())
+        sender = lissom.spawn(later, number)
+        info = signal.sigtimedwait(blocked, 30)
+        assert info is not None
+        assert info.si_signo == number
+        lissom.join(sender)
+
+
+def test_signal_that_is_pending_already_is_taken_without_a_switch(hooked: None, blocked: set[signal.Signals]) -> None:
+    other = lissom.spawn(lambda: None)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert {signal.sigwait(blocked), signal.sigwait(blocked)} == blocked
+    assert other.alive
+    lissom.join(other)
+
+
+def test_sigtimedwait_ends_after_its_time(hooked: None, blocked: set[signal.Signals]) -> None:
+    start = time.monotonic()
+    waiter = lissom.spawn(signal.sigtimedwait, blocked, 0.05)
+    assert lissom.join(waiter) is None
+    assert time.monotonic() - start >= 0.05
+    assert signal.sigtimedwait(blocked, 0) is None
+    with pytest.raises(ValueError, match="non-negative"):
+        signal.sigtimedwait(blocked, -1)
+    with pytest.raises(TypeError):
+        signal.sigwait(None)  # type: ignore[arg-type]
+
+
+def test_thread_that_waits_for_the_signals_of_the_program(script: Script) -> None:
+    done = script(
+        """
+        import os, signal, threading
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        stop = threading.Event()
+        def watch():
+            print(signal.sigwait({signal.SIGTERM}).name)
+            stop.set()
+        threading.Thread(target=watch).start()
+        threading.Timer(0.02, os.kill, [os.getpid(), signal.SIGTERM]).start()
+        print(stop.wait(30))
+        """,
+        hooked=True,
+    )
+    assert done.stdout == "SIGTERM\nTrue\n"

@@ -23,9 +23,10 @@ pub(crate) fn partner_may_come(thread: ThreadId) -> bool {
     world::tasklets_of(thread).iter().any(|tasklet| tasklet.why().needs_partner())
 }
 
-/// Whether the program has installed a signal handler, which could wake a tasklet.
-pub(crate) fn signal_may_come(main_thread: bool) -> bool {
-    main_thread && hooks::signal::handlers_installed()
+/// Whether the program has installed a signal handler, which could wake a tasklet, or waits for a signal outright.
+pub(crate) fn signal_may_come(thread: ThreadId, main_thread: bool) -> bool {
+    let waits = || world::tasklets_of(thread).iter().any(|tasklet| matches!(tasklet.why(), Why::Signal));
+    main_thread && (hooks::signal::handlers_installed() || waits())
 }
 
 /// The text of Stackless Python for a tasklet that blocks when nothing else can run.

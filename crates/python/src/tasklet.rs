@@ -76,6 +76,8 @@ pub(crate) enum Why {
     Process(i32),
     /// A file on a disk, by descriptor.
     Disk(i32),
+    /// A signal's handler to have run.
+    Signal,
     /// A lock on a file, by descriptor.
     FileLock(i32),
     /// The disk, for a path.
@@ -109,6 +111,7 @@ impl std::fmt::Display for Why {
             Why::Receive(address) => write!(f, "a sender on the channel at {address:#x}"),
             Why::Job => write!(f, "a function in a blocking thread"),
             Why::Disk(fd) => write!(f, "the disk, for descriptor {fd}"),
+            Why::Signal => write!(f, "a signal"),
             Why::FileLock(fd) => write!(f, "a lock on the file of descriptor {fd}"),
             Why::Path => write!(f, "the disk, for a path"),
             Why::Process(pid) => write!(f, "the end of process {pid}"),

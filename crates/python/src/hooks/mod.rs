@@ -36,6 +36,7 @@ mod rlock;
 mod select;
 mod semaphore;
 pub(crate) mod signal;
+mod sigwait;
 mod slot;
 mod socket;
 mod socket_fallback;
@@ -78,6 +79,7 @@ fn table() -> &'static [Hook] {
             ssl::table(),
             semaphore::table(),
             signal::table(),
+            sigwait::table(),
             thread::table(),
         ];
         Box::leak(rows.into_iter().flatten().collect::<Vec<_>>().into_boxed_slice())

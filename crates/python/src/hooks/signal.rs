@@ -17,10 +17,12 @@ use crate::args::{Args, method};
 use crate::object::{Obj, PyResult, Raised, check, clear_error, error_is_set, os_error, value_error};
 use crate::runtime::Runtime;
 use crate::signals;
+use crate::waiters;
 use crate::world::{self, GilCell, world};
 
 /// The program's handlers by signal number, for those that are callable.
 static HANDLERS: GilCell<BTreeMap<i64, Obj>> = GilCell::new(BTreeMap::new());
+static HANDLED: GilCell<u64> = GilCell::new(0);
 static NOTED: GilCell<Vec<i64>> = GilCell::new(Vec::new());
 static DISPATCHER: GilCell<Option<Obj>> = GilCell::new(None);
 
@@ -54,10 +56,21 @@ fn dispatch(args: Args) -> PyResult<Obj> {
 
 fn call_handler(signum: i64, frame: Obj) -> PyResult<Obj> {
     let handler = HANDLERS.get().get(&signum).cloned();
-    match handler {
-        Some(handler) => handler.call([&Obj::int(signum)?, &frame]),
-        None => Ok(Obj::none()),
-    }
+    let Some(handler) = handler else { return Ok(Obj::none()) };
+    let result = handler.call([&Obj::int(signum)?, &frame]);
+    *HANDLED.get() += 1;
+    waiters::wake_some(handled_key(), usize::MAX);
+    result
+}
+
+/// How many times handlers have been called.
+pub(super) fn handled() -> u64 {
+    *HANDLED.get()
+}
+
+/// The key under which `signal.pause` waits.
+pub(super) fn handled_key() -> *mut ffi::PyObject {
+    std::ptr::from_ref(&HANDLED).cast_mut().cast()
 }
 
 /// Runs the handlers of signals that other tasklets have noticed, in the main tasklet.

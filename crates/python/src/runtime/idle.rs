@@ -95,7 +95,7 @@ impl Runtime {
             // The last of them may end without a word.
             return Some(Some(LOOK_FOR_THREADS));
         }
-        if deadlock::signal_may_come(self.signals.is_some()) {
+        if deadlock::signal_may_come(self.thread, self.signals.is_some()) {
             return Some(None);
         }
         // SAFETY: a tasklet that has run last and has not ended is kept by whatever list it is in, or by its paused
