@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import errno
 import gc
 import json
@@ -23,6 +24,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,16 +39,61 @@ if TYPE_CHECKING:
 LISTENERS = 8
 # Descriptors that a process needs beside its connections.
 SPARE = 100
-# What the allocators of interpreter and C library may keep beyond what a third of the run has shown, in bytes.
+# What there may be at the end beyond what a third of the run has shown, in bytes.
 SLACK = 16 << 20
 FULL = {errno.EMFILE, errno.ENFILE}
 # Opened while there are descriptors.
 STATM = os.open("/proc/self/statm", os.O_RDONLY)
 
 
-def resident() -> int:
-    """Return the memory that is in use, in bytes."""
-    return int(os.pread(STATM, 100, 0).split()[1]) * resource.getpagesize()
+class MallInfo(ctypes.Structure):
+    """What mallinfo2(3) returns."""
+
+    _fields_ = [
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd")),
+        *((name, ctypes.c_size_t) for name in ("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")),
+    ]
+
+
+def mallinfo() -> MallInfo:
+    """Return what the C library says of its allocator; zeros from one that says nothing."""
+    function = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if function is None:
+        return MallInfo()
+    function.restype = MallInfo
+    info: MallInfo = function()
+    return info
+
+
+@dataclass
+class Memory:
+    """The memory of a process at one moment."""
+
+    resident: int
+    """What the system has given, in bytes. Allocators keep what was in use once, for a while or for ever."""
+    allocated: int
+    """What the C library's allocator has given out, in bytes: large objects, and what is no object."""
+    objects: int
+    """How many small pieces the interpreter's allocator has given out."""
+
+    @classmethod
+    def now(cls) -> Memory:
+        """Look."""
+        info = mallinfo()
+        resident = int(os.pread(STATM, 100, 0).split()[1]) * resource.getpagesize()
+        return cls(resident, info.uordblks + info.hblkhd, sys.getallocatedblocks())
+
+    def grown_to(self, later: Memory) -> list[str]:
+        """Return what there is too much of `later`."""
+        limits = {"resident": (1.25, SLACK), "allocated": (1.1, SLACK), "objects": (1.1, 100_000)}
+        return [
+            f"{name} memory grew from {before:,} to {after:,}"
+            for name, (factor, slack) in limits.items()
+            if (after := getattr(later, name)) > (before := getattr(self, name)) * factor + slack
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.resident >> 20} MiB ({self.allocated >> 20} allocated, {self.objects:,} objects)"
 
 
 def descriptors() -> int:
@@ -75,7 +122,7 @@ def exhaust(ended: Callable[[], bool]) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def account(before: int, memory: list[int]) -> dict[str, Any]:
+def account(before: int, memory: list[Memory]) -> dict[str, Any]:
     """Return what every part reports of itself at its end, and what of it is wrong."""
     import lissom.inspect
 
@@ -90,14 +137,13 @@ def account(before: int, memory: list[int]) -> dict[str, Any]:
         wrong.append(f"{len(sockets)} sockets are still open")
     if (alive := threading.active_count()) > 1:
         wrong.append(f"{alive - 1} threads have not ended")
-    if memory[-1] > memory[0] * 1.1 + SLACK:
-        wrong.append(f"memory grew from {memory[0] >> 20} to {memory[-1] >> 20} MiB")
+    wrong += memory[0].grown_to(memory[-1])
     if len(left) > before:
         wrong.append(f"{before} descriptors were open at first, and at the end {sorted(left)}")
     return {
         "driver": lissom.inspect.driver().name,
         "descriptors": [before, len(left)],
-        "MiB": [size >> 20 for size in memory],
+        "memory": " to ".join(map(str, memory)),
         "events": EVENTS,
         "wrong": wrong,
     }
@@ -162,7 +208,7 @@ class Server:
         for thread in threads:
             thread.start()
         # Under the same load: after a third of the time, and close to its end.
-        memory = [resident() for _ in sys.stdin]
+        memory = [Memory.now() for _ in sys.stdin]
         self.stopping = True
         for thread in threads:
             thread.join()
@@ -239,12 +285,12 @@ class Client:
     def run(self) -> dict[str, object]:
         """Run them all; return the report."""
         before, seconds = descriptors(), self.end - time.monotonic()
-        memory: list[int] = []
+        memory: list[Memory] = []
 
         def look_at_the_memory() -> None:
             for part_of_it in (1 / 3, 0.6):
                 time.sleep(seconds * part_of_it)
-                memory.append(resident())
+                memory.append(Memory.now())
 
         with never_accepted() as address:
             threads = [threading.Thread(target=exhaust, args=[self.ended]), threading.Thread(target=look_at_the_memory)]
@@ -350,7 +396,7 @@ def judge(reports: dict[str, dict[str, Any]], seed: int, driver: str) -> int:
     )
     for name, report in reports.items():
         print(f"  {name}: " + ", ".join(f"{kind} {count}" for kind, count in sorted(happened[name].items())))
-        print(f"    descriptors {report['descriptors']}, memory after a third and close to the end {report['MiB']} MiB")
+        print(f"    descriptors {report['descriptors']}, memory after a third and close to the end {report['memory']}")
     for line in wrong[:40]:
         print(f"  WRONG: {line}")
     return 1 if wrong else 0
