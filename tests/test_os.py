@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -182,6 +183,41 @@ def test_lock_of_a_file_is_waited_for(tmp_path, lock: Callable[[int, int], None]
         other.stdin.close()
         assert lissom.join(waiter) is None
         lock(file.fileno(), fcntl.LOCK_UN)
+
+
+def test_splice_waits_for_its_source_and_for_its_target(pipe: tuple[int, int]) -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        # From a socket that has nothing yet, by names and without offsets.
+        mover = lissom.spawn(os.splice, right.fileno(), dst=pipe[1], count=100)
+        lissom.schedule()
+        assert mover.waits_for == f"descriptor {right.fileno()} to become readable"
+        left.send(b"abc")
+        assert lissom.join(mover) == 3
+        assert os.read(pipe[0], 100) == b"abc"
+        # Into a pipe that is full.
+        room = os.pathconf(pipe[0], "PC_PIPE_BUF") * 16
+        os.write(pipe[1], bytes(room))
+        left.send(b"def")
+        mover = lissom.spawn(os.splice, right.fileno(), pipe[1], 100, None, None, 0)
+        lissom.schedule()
+        assert mover.waits_for == f"descriptor {pipe[1]} to become writable"
+        assert len(os.read(pipe[0], room)) == room
+        assert lissom.join(mover) == 3
+        assert os.read(pipe[0], 100) == b"def"
+        # A killed one has moved nothing.
+        mover = lissom.spawn(os.splice, right.fileno(), pipe[1], 100)
+        lissom.schedule()
+        mover.kill()
+        left.send(b"ghi")
+        assert right.recv(100) == b"ghi"
+        with pytest.raises(BlockingIOError):
+            os.splice(right.fileno(), pipe[1], 100, flags=os.SPLICE_F_NONBLOCK)
+        os.set_blocking(right.fileno(), False)
+        with pytest.raises(BlockingIOError):
+            os.splice(right.fileno(), pipe[1], 100)
+        with pytest.raises(TypeError):
+            os.splice(right.fileno(), pipe[1])  # type: ignore[call-arg]
 
 
 def test_tasklets_wait_for_each_others_lock_of_a_file(tmp_path) -> None:

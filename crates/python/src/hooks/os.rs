@@ -350,6 +350,44 @@ fn copy_file_range(call: &Call) -> PyResult<Obj> {
     aside(call, Lane::Disk, c"copy_file_range")
 }
 
+/// `splice(src, dst, count, offset_src=None, offset_dst=None, flags=0)`: one of the two is a pipe.
+fn splice(call: &Call) -> PyResult<Obj> {
+    let (Some(from), Some(to)) = (descriptor(call, 0, "src"), descriptor(call, 1, "dst")) else {
+        return call.original();
+    };
+    let Some(flags) = integer(call.named(5, "flags"), 0) else { return call.original() };
+    if flags & i64::from(libc::SPLICE_F_NONBLOCK) != 0 {
+        return call.original();
+    }
+    let flags = Obj::int(flags | i64::from(libc::SPLICE_F_NONBLOCK))?;
+    let arguments = [
+        call.named(0, "src"),
+        call.named(1, "dst"),
+        call.named(2, "count"),
+        call.named(3, "offset_src"),
+        call.named(4, "offset_dst"),
+    ];
+    // SAFETY: the singleton always exists.
+    let mut arguments = arguments.map(|argument| argument.unwrap_or(unsafe { ffi::Py_None() })).to_vec();
+    arguments.push(flags.ptr());
+    loop {
+        match call.original_with(&arguments) {
+            // SAFETY: the interpreter keeps its exception classes for ever.
+            Err(Raised) if error_matches(unsafe { ffi::PyExc_BlockingIOError }) => clear_error(),
+            result => return result,
+        }
+        let mut source = libc::pollfd { fd: from, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid entry.
+        let empty = unsafe { libc::poll(&raw mut source, 1, 0) } == 0;
+        let (fd, interest) = if empty { (from, Interest::READ) } else { (to, Interest::WRITE) };
+        if kind(fd) == Kind::Plain {
+            // In non-blocking mode: that is what the program shall hear.
+            return call.original();
+        }
+        call.runtime.wait_ready(fd, interest, false, None)?;
+    }
+}
+
 /// Calls the function `name` of `posix` in a blocking thread, where its hook lets it through.
 ///
 /// # Errors
@@ -428,6 +466,7 @@ pub(super) fn table() -> Vec<Hook> {
         hook!(MODULE, c"sync", sync),
         hook!(MODULE, c"sendfile", sendfile).costs(1),
         hook!(MODULE, c"copy_file_range", copy_file_range),
+        hook!(MODULE, c"splice", splice),
     ]
 }
 
