@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 LISTENERS = 8
 # Descriptors that a process needs beside its connections.
 SPARE = 100
-# What there may be at the end beyond what a third of the run has shown, in bytes.
+# What there may be more of later: bytes, and objects.
 SLACK = 16 << 20
+OBJECTS = 20_000
 FULL = {errno.EMFILE, errno.ENFILE}
 # Opened while there are descriptors.
 STATM = os.open("/proc/self/statm", os.O_RDONLY)
@@ -82,15 +83,6 @@ class Memory:
         info = mallinfo()
         resident = int(os.pread(STATM, 100, 0).split()[1]) * resource.getpagesize()
         return cls(resident, info.uordblks + info.hblkhd, sys.getallocatedblocks())
-
-    def grown_to(self, later: Memory) -> list[str]:
-        """Return what there is too much of `later`."""
-        limits = {"resident": (1.25, SLACK), "allocated": (1.1, SLACK), "objects": (1.1, 100_000)}
-        return [
-            f"{name} memory grew from {before:,} to {after:,}"
-            for name, (factor, slack) in limits.items()
-            if (after := getattr(later, name)) > (before := getattr(self, name)) * factor + slack
-        ]
 
     def __str__(self) -> str:
         return f"{self.resident >> 20} MiB ({self.allocated >> 20} allocated, {self.objects:,} objects)"
@@ -137,13 +129,18 @@ def account(before: int, memory: list[Memory]) -> dict[str, Any]:
         wrong.append(f"{len(sockets)} sockets are still open")
     if (alive := threading.active_count()) > 1:
         wrong.append(f"{alive - 1} threads have not ended")
-    wrong += memory[0].grown_to(memory[-1])
+    # Under the same load: more or less, so that leaks are looked for before it came and after it has gone.
+    begin, third, late, end = (*memory, Memory.now())
+    if late.resident > third.resident * 1.25 + SLACK:
+        wrong.append(f"memory grew from {third} to {late}")
+    if end.allocated > begin.allocated + SLACK or end.objects > begin.objects + OBJECTS:
+        wrong.append(f"memory was not given back: {begin} at first, {end} at the end")
     if len(left) > before:
         wrong.append(f"{before} descriptors were open at first, and at the end {sorted(left)}")
     return {
         "driver": lissom.inspect.driver().name,
         "descriptors": [before, len(left)],
-        "memory": " to ".join(map(str, memory)),
+        "memory": "; ".join(map(str, (begin, third, late, end))),
         "events": EVENTS,
         "wrong": wrong,
     }
@@ -200,15 +197,15 @@ class Server:
 
     def run(self) -> dict[str, object]:
         """Serve; return the report."""
-        before = descriptors()
+        before, memory = descriptors(), [Memory.now()]
         listeners = [socket.create_server(("127.0.0.1", 0), backlog=4096) for _ in range(LISTENERS)]
         print(*(listener.getsockname()[1] for listener in listeners), flush=True)
         threads = [threading.Thread(target=self.accept, args=[listener]) for listener in listeners]
         threads.append(threading.Thread(target=exhaust, args=[lambda: self.stopping]))
         for thread in threads:
             thread.start()
-        # Under the same load: after a third of the time, and close to its end.
-        memory = [Memory.now() for _ in sys.stdin]
+        # After a third of the time, and close to its end.
+        memory += [Memory.now() for _ in sys.stdin]
         self.stopping = True
         for thread in threads:
             thread.join()
@@ -285,7 +282,7 @@ class Client:
     def run(self) -> dict[str, object]:
         """Run them all; return the report."""
         before, seconds = descriptors(), self.end - time.monotonic()
-        memory: list[Memory] = []
+        memory = [Memory.now()]
 
         def look_at_the_memory() -> None:
             for part_of_it in (1 / 3, 0.6):
@@ -300,6 +297,7 @@ class Client:
                 thread.start()
             for thread in threads:
                 thread.join()
+        del thread, threads[:]
         report = account(before, memory)
         report["wrong"] = self.wrong + report["wrong"]
         return {**report, "done": self.done, "bytes": self.sent}
@@ -396,7 +394,7 @@ def judge(reports: dict[str, dict[str, Any]], seed: int, driver: str) -> int:
     )
     for name, report in reports.items():
         print(f"  {name}: " + ", ".join(f"{kind} {count}" for kind, count in sorted(happened[name].items())))
-        print(f"    descriptors {report['descriptors']}, memory after a third and close to the end {report['memory']}")
+        print(f"    descriptors {report['descriptors']}, memory {report['memory']}")
     for line in wrong[:40]:
         print(f"  WRONG: {line}")
     return 1 if wrong else 0
