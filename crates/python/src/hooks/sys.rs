@@ -116,7 +116,7 @@ fn set_profile(call: &Call) -> PyResult<Obj> {
     set_for_all(call, Traces::Profile)
 }
 
-/// Like those of threads.rs these stay, as threads that are tasklets may outlive `unhook()`.
+/// Like those of thread.rs these stay, as threads that are tasklets may outlive `unhook()`.
 pub(super) fn lasting_table() -> Vec<Hook> {
     vec![
         hook!(MODULE, c"_current_frames", current_frames),
