@@ -306,8 +306,9 @@ fn accept(call: &Call) -> PyResult<Obj> {
         })
     })?;
     let address = address.to_python().and_then(|address| Obj::tuple([Obj::int(accepted as i64)?, address]));
-    linger::inherit(operation.socket.fd(), accepted as i32);
-    if address.is_err() {
+    if address.is_ok() {
+        linger::inherit(operation.socket.fd(), accepted as i32);
+    } else {
         // SAFETY: the descriptor that was just made, known to nobody.
         unsafe { libc::close(accepted as i32) };
     }
