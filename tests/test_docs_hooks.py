@@ -80,7 +80,9 @@ def test_page_names_what_the_tables_hook_and_nothing_else() -> None:
 
 
 def test_every_row_of_the_tables_is_read() -> None:
-    rows = sum(len(re.findall(r"\bhook!\(", path.read_text())) for path in HOOKS.glob("*.rs"))
+    # call.rs defines the macro.
+    files = [path for path in HOOKS.glob("*.rs") if path.name != "call.rs"]
+    rows = sum(len(re.findall(r"\bhook!\(", path.read_text())) for path in files)
     # The macro in buffered.rs is one row for many names; select.select has two rows: one waits, one is for its depth.
     names = sum(len(names) for owner, names in tables().items() if not owner.startswith("_io.Buffered"))
     assert names == rows - 2

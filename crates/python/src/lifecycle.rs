@@ -101,6 +101,7 @@ const CAPSULE: &std::ffi::CStr = c"lissom.thread";
 
 unsafe extern "C" fn thread_ends(_capsule: *mut PyObject) {
     // Runs on the thread itself, while its state is cleared (PyThreadState_Clear drops the dict).
+    Runtime::forget_last();
     let Some(runtime) = Runtime::current() else { return };
     if std::ptr::eq(runtime.me(), runtime.chief()) {
         kill_all(runtime);

@@ -5,9 +5,12 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use super::call::{Call, hook};
-use super::slot::{Hook, Owner};
+use pyo3_ffi::PyObject;
+
+use super::call::{self, Call, Raw, Wrapper, hook};
+use super::slot::{Hook, Owner, Slot};
 use crate::object::{Obj, PyResult};
 use crate::tasklet::Why;
 use crate::waiters::{self, AddressHasher};
@@ -22,94 +25,125 @@ struct Inside {
 
 type Table = HashMap<usize, Inside, BuildHasherDefault<AddressHasher>>;
 
-/// All objects that somebody is inside of. The one that was entered last stands apart, as almost every call leaves before
-/// anybody else enters: a line that is in the buffer already is read in less time than the table takes.
-struct Entered {
-    last: usize,
-    inside: Inside,
-    others: Option<Table>,
-}
-
 /// The address of no object.
 const NOTHING: usize = 0;
 
-static ENTERED: GilCell<Entered> =
-    GilCell::new(Entered { last: NOTHING, inside: Inside { owner: 0, depth: 0 }, others: None });
+/// What says that the table is in use, in the place of an object.
+const CROWD: usize = 1;
 
-/// Enters the object unless another tasklet is inside. One that is inside already is let in, to be judged by the original.
-#[inline]
-fn enter(object: usize, owner: usize) -> Option<()> {
-    let entered = &mut *ENTERED.get();
-    if entered.last == NOTHING && entered.others.as_ref().is_none_or(HashMap::is_empty) {
-        entered.last = object;
-        entered.inside = Inside { owner, depth: 1 };
-        return Some(());
+/// The object that somebody is inside of, alone of all objects: almost every call leaves before anybody else enters, and a
+/// line that is in the buffer already is read in less time than the table takes. Else [`NOTHING`], or [`CROWD`].
+///
+/// It and its owner are touched by the holder of the GIL only.
+static ONLY: AtomicUsize = AtomicUsize::new(NOTHING);
+static ONLY_OWNER: AtomicUsize = AtomicUsize::new(0);
+
+/// All objects that somebody is inside of, while there is a [`CROWD`]: then the table is not empty.
+static TABLE: GilCell<Option<Table>> = GilCell::new(None);
+
+/// Enters the object if nobody is inside of any.
+#[inline(always)]
+fn enter_alone(object: usize, owner: usize) -> bool {
+    let alone = ONLY.load(Relaxed) == NOTHING;
+    if alone {
+        ONLY.store(object, Relaxed);
+        ONLY_OWNER.store(owner, Relaxed);
     }
-    enter_among(entered, object, owner)
+    alone
 }
 
-#[inline(never)]
-fn enter_among(entered: &mut Entered, object: usize, owner: usize) -> Option<()> {
-    if entered.last != object {
-        let others = entered.others.get_or_insert_default();
-        let inside = others.remove(&object).unwrap_or(Inside { owner, depth: 0 });
-        if entered.last != NOTHING {
-            others.insert(entered.last, entered.inside);
-        }
-        entered.last = object;
-        entered.inside = inside;
+/// Leaves the object if nobody has tried to enter any since [`enter_alone`]. Nobody waits for it then: who does is in the
+/// table, or was woken and will find the object free or its owner in the table.
+#[inline(always)]
+fn leave_alone(object: usize) -> bool {
+    let alone = ONLY.load(Relaxed) == object;
+    if alone {
+        ONLY.store(NOTHING, Relaxed);
     }
-    if entered.inside.owner != owner {
+    alone
+}
+
+/// Enters the object unless another tasklet is inside. One that is inside already is let in, to be judged by the original.
+fn enter(object: usize, owner: usize) -> Option<()> {
+    let mut table = TABLE.get();
+    let table = table.get_or_insert_default();
+    let only = ONLY.swap(CROWD, Relaxed);
+    if only != NOTHING && only != CROWD {
+        table.insert(only, Inside { owner: ONLY_OWNER.load(Relaxed), depth: 1 });
+    }
+    let inside = table.entry(object).or_insert(Inside { owner, depth: 0 });
+    if inside.owner != owner {
         return None;
     }
-    entered.inside.depth += 1;
+    inside.depth += 1;
     Some(())
 }
 
-#[inline]
-fn leave(object: usize) {
-    let entered = &mut *ENTERED.get();
-    if entered.last == object {
-        entered.inside.depth -= 1;
-        if entered.inside.depth == 0 {
-            entered.last = NOTHING;
+/// Leaves the object; who waits for it may try.
+#[inline(never)]
+fn leave(object: *mut PyObject) {
+    if !leave_alone(object as usize) {
+        let mut table = TABLE.get();
+        let table = table.get_or_insert_default();
+        if let Some(inside) = table.get_mut(&(object as usize)) {
+            inside.depth -= 1;
+            if inside.depth == 0 {
+                table.remove(&(object as usize));
+            }
         }
-        return;
-    }
-    let Some(others) = &mut entered.others else { return };
-    if let Some(inside) = others.get_mut(&object) {
-        inside.depth -= 1;
-        if inside.depth == 0 {
-            others.remove(&object);
+        if table.is_empty() {
+            ONLY.store(NOTHING, Relaxed);
         }
     }
+    waiters::wake_one(object);
 }
 
-fn alone(call: &Call) -> PyResult<Obj> {
+/// Calls the original when nobody else is inside.
+fn by_turns(call: &Call) -> PyResult<Obj> {
     let (object, owner) = (call.slf as usize, call.runtime.me().ptr() as usize);
     if enter(object, owner).is_none() {
         waiters::wait_for(call.runtime, call.slf, Why::Lock(object), None, || Ok(enter(object, owner)))?;
     }
     let result = call.original();
-    leave(object);
-    waiters::wake_one(call.slf);
+    leave(call.slf);
+    result
+}
+
+/// What stands between the interpreter and [`by_turns`]: calls the original at once when nobody is inside of anything.
+///
+/// # Safety
+/// As for [`call::dispatch`].
+#[inline(always)]
+unsafe fn quickly(slot: &'static Slot, wrapper: Wrapper, slf: *mut PyObject, raw: Raw) -> *mut PyObject {
+    let entered = call::runtime().is_some_and(|runtime| enter_alone(slf as usize, runtime.me().ptr() as usize));
+    if !entered {
+        // SAFETY: passed on to the caller.
+        return unsafe { call::dispatch(slot, wrapper, slf, raw) };
+    }
+    // SAFETY: passed on to the caller.
+    let result = unsafe { call::original(slot, slf, raw) };
+    if !leave_alone(slf as usize) {
+        leave(slf);
+    }
     result
 }
 
 /// After `fork`, in the child: nobody else is inside anything.
 pub(super) fn after_fork(me: usize) {
-    let entered = &mut *ENTERED.get();
-    if entered.inside.owner != me {
-        entered.last = NOTHING;
-    }
-    if let Some(others) = &mut entered.others {
-        others.retain(|_, inside| inside.owner == me);
+    let mut table = TABLE.get();
+    let table = table.get_or_insert_default();
+    table.retain(|_, inside| inside.owner == me);
+    match ONLY.load(Relaxed) {
+        CROWD if !table.is_empty() => {}
+        CROWD => ONLY.store(NOTHING, Relaxed),
+        _ if ONLY_OWNER.load(Relaxed) == me => {}
+        _ => ONLY.store(NOTHING, Relaxed),
     }
 }
 
 macro_rules! methods {
     ($kind:literal: $($name:literal)*) => {
-        vec![$(hook!(Owner::Type(c"_io", $kind), $name, alone)),*]
+        vec![$(hook!(Owner::Type(c"_io", $kind), $name, by_turns, by $crate::hooks::buffered::quickly)),*]
     };
 }
 

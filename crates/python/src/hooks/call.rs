@@ -16,7 +16,7 @@ use crate::runtime::Runtime;
 
 /// Arguments as they came in.
 #[derive(Clone, Copy)]
-enum Raw {
+pub(super) enum Raw {
     /// `METH_NOARGS`, `METH_O`, `METH_VARARGS`: one pointer, whose meaning the flags tell.
     One(*mut PyObject),
     /// `METH_VARARGS | METH_KEYWORDS`: a tuple, a dict or null.
@@ -57,7 +57,8 @@ type Method = unsafe extern "C" fn(
 ///
 /// # Safety
 /// `raw` came in through the entry that fits the slot's flags.
-unsafe fn original(slot: &Slot, slf: *mut PyObject, raw: Raw) -> *mut PyObject {
+#[inline(always)]
+pub(super) unsafe fn original(slot: &Slot, slf: *mut PyObject, raw: Raw) -> *mut PyObject {
     let function = slot.original();
     // SAFETY: the pointer was read from a method definition whose flags choose the signature, and those flags chose the
     // entry that made `raw`.
@@ -86,14 +87,22 @@ unsafe extern "C" {
     fn PyThreadState_GetUnchecked() -> *mut ffi::PyThreadState;
 }
 
-/// On a thread without a scheduler the original is called; else the wrapper decides.
+/// The scheduler of the calling thread.
 ///
 /// Method definitions are shared by all interpreters of the process, but a scheduler belongs to one thread state.
-fn dispatch(slot: &'static Slot, wrapper: Wrapper, slf: *mut PyObject, raw: Raw) -> *mut PyObject {
+#[inline(always)]
+pub(super) fn runtime() -> Option<&'static Runtime> {
     // SAFETY: reads a thread-local.
-    let ts = unsafe { PyThreadState_GetUnchecked() };
-    match Runtime::current() {
-        Some(runtime) if runtime.tstate() == ts && !runtime.on_errand() => boundary(|| {
+    Runtime::with_state(unsafe { PyThreadState_GetUnchecked() })
+}
+
+/// On a thread without a scheduler the original is called; else the wrapper decides.
+///
+/// # Safety
+/// Called by the interpreter through the entry that fits the slot's flags, with what it was given.
+pub(super) unsafe fn dispatch(slot: &'static Slot, wrapper: Wrapper, slf: *mut PyObject, raw: Raw) -> *mut PyObject {
+    match runtime() {
+        Some(runtime) if !runtime.on_errand() => boundary(|| {
             if slot.cost() > 0 {
                 runtime.take_turn(slot.cost())?;
             }
@@ -165,82 +174,24 @@ impl Entries {
     }
 }
 
-/// # Safety
-/// Called by the interpreter with the arguments of the signature.
-pub(crate) unsafe fn enter_one(
-    slot: &'static Slot,
-    wrapper: Wrapper,
-    slf: *mut PyObject,
-    arg: *mut PyObject,
-) -> *mut PyObject {
-    dispatch(slot, wrapper, slf, Raw::One(arg))
-}
-
-/// # Safety
-/// As for [`enter_one`].
-pub(crate) unsafe fn enter_keywords(
-    slot: &'static Slot,
-    wrapper: Wrapper,
-    slf: *mut PyObject,
-    args: *mut PyObject,
-    kwargs: *mut PyObject,
-) -> *mut PyObject {
-    dispatch(slot, wrapper, slf, Raw::Keywords(args, kwargs))
-}
-
-/// # Safety
-/// As for [`enter_one`].
-pub(crate) unsafe fn enter_fast(
-    slot: &'static Slot,
-    wrapper: Wrapper,
-    slf: *mut PyObject,
-    values: *const *mut PyObject,
-    count: ffi::Py_ssize_t,
-) -> *mut PyObject {
-    dispatch(slot, wrapper, slf, Raw::Fast(values, count))
-}
-
-/// # Safety
-/// As for [`enter_one`].
-pub(crate) unsafe fn enter_fast_keywords(
-    slot: &'static Slot,
-    wrapper: Wrapper,
-    slf: *mut PyObject,
-    values: *const *mut PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut PyObject,
-) -> *mut PyObject {
-    dispatch(slot, wrapper, slf, Raw::FastKeywords(values, count, names))
-}
-
-/// # Safety
-/// As for [`enter_one`].
-pub(crate) unsafe fn enter_method(
-    slot: &'static Slot,
-    wrapper: Wrapper,
-    slf: *mut PyObject,
-    class: *mut PyObject,
-    values: *const *mut PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut PyObject,
-) -> *mut PyObject {
-    dispatch(slot, wrapper, slf, Raw::Method(class, values, count, names))
-}
-
-/// Builds a [`Hook`](super::slot::Hook): its own slot, and an entry for each signature.
+/// Builds a [`Hook`](super::slot::Hook): its own slot, and an entry for each signature. Calls go by way of [`dispatch`],
+/// or of another function like it.
 macro_rules! hook {
-    ($owner:expr, $name:literal, $wrapper:path) => {{
+    ($owner:expr, $name:literal, $wrapper:path) => {
+        $crate::hooks::call::hook!($owner, $name, $wrapper, by $crate::hooks::call::dispatch)
+    };
+    ($owner:expr, $name:literal, $wrapper:path, by $dispatch:path) => {{
         use pyo3_ffi::{Py_ssize_t, PyObject};
-        use $crate::hooks::{call, slot};
+        use $crate::hooks::{call, call::Raw, slot};
         static SLOT: slot::Slot = slot::Slot::new();
         // SAFETY (all five): the interpreter calls the entry whose signature fits the function's flags.
         unsafe extern "C" fn one(slf: *mut PyObject, arg: *mut PyObject) -> *mut PyObject {
             // SAFETY: see above.
-            unsafe { call::enter_one(&SLOT, $wrapper, slf, arg) }
+            unsafe { $dispatch(&SLOT, $wrapper, slf, Raw::One(arg)) }
         }
         unsafe extern "C" fn keywords(slf: *mut PyObject, args: *mut PyObject, kwargs: *mut PyObject) -> *mut PyObject {
             // SAFETY: see above.
-            unsafe { call::enter_keywords(&SLOT, $wrapper, slf, args, kwargs) }
+            unsafe { $dispatch(&SLOT, $wrapper, slf, Raw::Keywords(args, kwargs)) }
         }
         unsafe extern "C" fn fast(
             slf: *mut PyObject,
@@ -248,7 +199,7 @@ macro_rules! hook {
             count: Py_ssize_t,
         ) -> *mut PyObject {
             // SAFETY: see above.
-            unsafe { call::enter_fast(&SLOT, $wrapper, slf, values, count) }
+            unsafe { $dispatch(&SLOT, $wrapper, slf, Raw::Fast(values, count)) }
         }
         unsafe extern "C" fn fast_keywords(
             slf: *mut PyObject,
@@ -257,7 +208,7 @@ macro_rules! hook {
             names: *mut PyObject,
         ) -> *mut PyObject {
             // SAFETY: see above.
-            unsafe { call::enter_fast_keywords(&SLOT, $wrapper, slf, values, count, names) }
+            unsafe { $dispatch(&SLOT, $wrapper, slf, Raw::FastKeywords(values, count, names)) }
         }
         unsafe extern "C" fn method(
             slf: *mut PyObject,
@@ -267,7 +218,7 @@ macro_rules! hook {
             names: *mut PyObject,
         ) -> *mut PyObject {
             // SAFETY: see above.
-            unsafe { call::enter_method(&SLOT, $wrapper, slf, class, values, count, names) }
+            unsafe { $dispatch(&SLOT, $wrapper, slf, Raw::Method(class, values, count, names)) }
         }
         slot::Hook {
             owner: $owner,

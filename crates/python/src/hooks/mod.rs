@@ -179,6 +179,7 @@ pub(crate) fn remove() {
 
 /// In the child of a `fork`, before any Python code: nobody else waits any more, every other thread has ended.
 pub(crate) fn forked() {
+    Runtime::forget_last();
     if let Some(runtime) = Runtime::current() {
         runtime.promote();
     }

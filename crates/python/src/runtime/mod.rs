@@ -34,6 +34,7 @@ mod wait;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use lissom_fiber::{PoolSettings, StackPool};
 use lissom_proactor::{Completion, Proactor, Remote};
@@ -107,6 +108,14 @@ thread_local! {
     static RUNTIME: Cell<*const Runtime> = const { Cell::new(std::ptr::null()) };
 }
 
+/// The thread state that was asked for last, and its runtime: nearly every call of a hook comes from the thread of the one
+/// before, and a thread-local of a shared library costs a call.
+///
+/// Both are changed by holders of the GIL of the main interpreter only. Others (in an interpreter with a GIL of its own)
+/// read the first, and find that it is not theirs: it is taken back before that state is freed.
+static LAST_STATE: AtomicPtr<ffi::PyThreadState> = AtomicPtr::new(std::ptr::null_mut());
+static LAST_RUNTIME: AtomicPtr<Runtime> = AtomicPtr::new(std::ptr::null_mut());
+
 /// Nanoseconds of the monotonic clock.
 pub(crate) fn now() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -131,6 +140,31 @@ impl Runtime {
     pub(crate) fn current() -> Option<&'static Runtime> {
         // SAFETY: set by `get`, cleared by `destroy`; both on this thread.
         unsafe { RUNTIME.get().as_ref() }
+    }
+
+    /// The runtime of the calling thread, whose state is `ts`; `None` if it belongs to another state, too.
+    #[inline]
+    pub(crate) fn with_state(ts: *mut ffi::PyThreadState) -> Option<&'static Runtime> {
+        if LAST_STATE.load(Relaxed) == ts {
+            // SAFETY: the runtime of this state, which is the caller's, so nobody else frees it.
+            return unsafe { LAST_RUNTIME.load(Relaxed).as_ref() };
+        }
+        Runtime::find(ts)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find(ts: *mut ffi::PyThreadState) -> Option<&'static Runtime> {
+        let runtime = Runtime::current().filter(|runtime| runtime.tstate == ts)?;
+        LAST_RUNTIME.store(std::ptr::from_ref(runtime).cast_mut(), Relaxed);
+        LAST_STATE.store(ts, Relaxed);
+        Some(runtime)
+    }
+
+    /// Forgets who was asked for last: a thread ends, or is not in the child of a `fork`.
+    pub(crate) fn forget_last() {
+        LAST_STATE.store(std::ptr::null_mut(), Relaxed);
+        LAST_RUNTIME.store(std::ptr::null_mut(), Relaxed);
     }
 
     /// The runtime of the calling thread, made at first use.
@@ -206,6 +240,7 @@ impl Runtime {
     /// Frees the runtime of the calling thread, whose tasklets have ended.
     pub(crate) fn destroy(&'static self) {
         RUNTIME.set(std::ptr::null());
+        Runtime::forget_last();
         world::set_runtime(self.thread, std::ptr::null());
         self.collect_finished();
         // SAFETY: it runs, so what is saved of it is stale, and must not be taken for its own (K2).
