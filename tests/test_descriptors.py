@@ -89,6 +89,40 @@ def test_opening_a_fifo_waits_for_its_other_end(fifo: Path, by: str) -> None:
         assert lissom.join(reader) == b"through"
 
 
+def test_opening_a_fifo_in_an_open_folder_waits_for_its_other_end(fifo: Path) -> None:
+    folder = os.open(fifo.parent, os.O_RDONLY)
+    reader = lissom.spawn(os.open, fifo.name, os.O_RDONLY, dir_fd=folder)
+    lissom.schedule()
+    assert reader.blocked
+    with pytest.raises(TimeoutError), lissom.timeout(0.01):
+        os.open(fifo.name, os.O_RDONLY, dir_fd=folder)
+    with lissom.timeout(30), fifo.open("wb") as file:
+        fd = lissom.join(reader)
+        file.write(b"through")
+        file.flush()
+        assert os.read(fd, 100) == b"through"
+    os.close(fd)
+    os.close(folder)
+
+
+def test_paths_in_an_open_folder_are_found_there(folder: Path) -> None:
+    (folder / "file").write_bytes(b"abc")
+    fd = os.open(folder, os.O_RDONLY)
+    with nobody_runs():
+        assert os.stat("file", dir_fd=fd).st_size == 3
+    os.mkdir("sub", dir_fd=fd)
+    os.rename("file", "moved", src_dir_fd=fd, dst_dir_fd=fd)
+    with pytest.raises(FileNotFoundError):
+        os.stat("file", dir_fd=fd)
+    assert {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()} == {"moved": 3}
+    with os.scandir(fd) as entries:
+        assert {entry.name for entry in entries if entry.stat(follow_symlinks=False).st_nlink == 1} == {"moved"}
+    os.unlink("moved", dir_fd=fd)
+    os.close(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.stat("sub", dir_fd=fd)
+
+
 def test_many_fifos_wait_without_keeping_each_other_out(folder: Path) -> None:
     paths = [folder / str(number) for number in range(60)]
     for path in paths:
@@ -257,6 +291,33 @@ def test_vectors_through_a_pipe_block_only_the_tasklet() -> None:
     assert lissom.join(sender) == 600_000
     os.close(reader)
     os.close(writer)
+
+
+@pytest.mark.parametrize("other", ["for", "readline"])
+def test_tasklets_take_turns_in_for_loops_over_a_binary_file(other: str) -> None:
+    reader, writer = os.pipe()
+    file = os.fdopen(reader, "rb")
+    lines: list[bytes] = []
+
+    def loop() -> None:
+        lines.extend(file)
+
+    def read() -> None:
+        while line := file.readline():
+            lines.append(line)
+
+    tasklets = [lissom.spawn(loop), lissom.spawn(loop if other == "for" else read)]
+    lissom.schedule()
+    assert all(tasklet.blocked for tasklet in tasklets)
+    for number in range(4):
+        os.write(writer, b"%d\n" % number)
+        lissom.sleep(0.001)
+    os.close(writer)
+    with lissom.timeout(30):
+        for tasklet in tasklets:
+            lissom.join(tasklet)
+    assert sorted(lines) == [b"0\n", b"1\n", b"2\n", b"3\n"]
+    file.close()
 
 
 def test_tasklets_take_turns_in_buffered_objects_and_leave_them_when_killed() -> None:

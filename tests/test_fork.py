@@ -307,3 +307,67 @@ if __name__ == "__main__":
     if sys.version_info >= (3, 14) and method == "forkserver":
         source = source.replace("print(", "print(", 1)
     assert script(source, hooked=True, dev=False).stdout == "[0, 2, 4, 6, 8]\n"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_queues_of_child_processes_are_emptied_before_these_end(script: Script, method: str) -> None:
+    source = f"""
+import lissom
+lissom.hook(threads=True)
+import multiprocessing, warnings
+def work(queue, number):
+    queue.put(number)
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    context = multiprocessing.get_context("{method}")
+    queue = context.Queue()
+    processes = [context.Process(target=work, args=(queue, number)) for number in range(3)]
+    for process in processes: process.start()
+    print(sorted(queue.get(timeout=20) for _ in processes))
+    for process in processes: process.join()
+"""
+    assert script(source, dev=False).stdout == "[0, 1, 2]\n"
+
+
+def test_recursive_lock_of_processes_belongs_to_a_tasklet(script: Script) -> None:
+    source = """
+import lissom, multiprocessing
+lock = multiprocessing.get_context("spawn").RLock()
+before = multiprocessing.get_context("spawn").RLock()
+before.acquire()
+lissom.hook()
+inside = []
+def work(name):
+    with lock, lock:
+        inside.append(name)
+        lissom.sleep(0.005)
+        assert lock._semlock._is_mine()
+        inside.append(name)
+for tasklet in [lissom.spawn(work, name) for name in "abc"]:
+    lissom.join(tasklet)
+print(*inside)
+
+def refused():
+    try:
+        lock.release()
+    except AssertionError as error:
+        return str(error)
+def by_another(function, *args):
+    return lissom.join(lissom.spawn(function, *args))
+with lock:
+    print(by_another(lock.acquire, False), by_another(lock._semlock._is_mine), by_another(refused))
+print(lock._semlock._is_mine())
+
+# What was acquired before hooking is the main tasklet's.
+print(by_another(before.acquire, False), before.acquire(False))
+before.release()
+before.release()
+print(by_another(before.acquire, False), before.acquire(False))
+"""
+    assert script(source, dev=False).stdout.splitlines() == [
+        "a a b b c c",
+        "False False attempt to release recursive lock not owned by thread",
+        "False",
+        "False True",
+        "True False",
+    ]

@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -156,7 +157,15 @@ def test_file_object_on_a_pipe_reads_lines_as_they_come(pipe: tuple[int, int]) -
     assert lines == [b"a\n", b"b\n"]
 
 
-@pytest.mark.parametrize("lock", [fcntl.flock, fcntl.lockf])
+def set_lock(fd: int, operation: int) -> None:
+    """Do as ``lockf``, by ``fcntl``."""
+    command = fcntl.F_SETLK if operation & (fcntl.LOCK_NB | fcntl.LOCK_UN) else fcntl.F_SETLKW
+    kind = fcntl.F_UNLCK if operation & fcntl.LOCK_UN else fcntl.F_WRLCK
+    # struct flock: type, whence, start, length, process.
+    fcntl.fcntl(fd, command, struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0))
+
+
+@pytest.mark.parametrize("lock", [fcntl.flock, fcntl.lockf, set_lock])
 def test_lock_of_a_file_is_waited_for(tmp_path, lock: Callable[[int, int], None]) -> None:
     path = tmp_path / "locked"
     path.touch()
@@ -164,7 +173,7 @@ def test_lock_of_a_file_is_waited_for(tmp_path, lock: Callable[[int, int], None]
     source = f"""
         import fcntl, sys
         with open({str(path)!r}, "r+") as file:
-            fcntl.{lock.__name__}(file.fileno(), fcntl.LOCK_EX)
+            fcntl.{"flock" if lock is fcntl.flock else "lockf"}(file.fileno(), fcntl.LOCK_EX)
             print("held", flush=True)
             sys.stdin.read()
     """
@@ -179,6 +188,8 @@ def test_lock_of_a_file_is_waited_for(tmp_path, lock: Callable[[int, int], None]
             lock(file.fileno(), fcntl.LOCK_EX)
         waiter = lissom.spawn(lock, file.fileno(), fcntl.LOCK_EX)
         lissom.sleep(0.01)
+        while waiter.waits_for is None:  # it has been woken to try again
+            lissom.schedule()
         assert waiter.waits_for == f"a lock on the file of descriptor {file.fileno()}"
         other.stdin.close()
         assert lissom.join(waiter) is None

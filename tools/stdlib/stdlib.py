@@ -36,8 +36,6 @@ MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 DRIVERS = ("uring", "epoll", "poll")
 # The slowest file takes two minutes plain on a busy machine.
 TIMEOUT = 900.0
-# For files of which it is known that they do not end under Lissom.
-SHORT_TIMEOUT = 120.0
 
 
 @dataclass
@@ -64,7 +62,6 @@ class Row:
 
 def run_file(name: str, driver: str | None) -> Outcome:
     """Run one file of tests; under Lissom if there is a driver."""
-    timeout = SHORT_TIMEOUT if driver and name in known_hangs() else TIMEOUT
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "LISSOM"))}
     command = [sys.executable]
     if driver:
@@ -88,9 +85,9 @@ def run_file(name: str, driver: str | None) -> Outcome:
                 start_new_session=True,
             )
             try:
-                remark = f"exit code {process.wait(timeout)}"
+                remark = f"exit code {process.wait(TIMEOUT)}"
             except subprocess.TimeoutExpired:
-                remark = f"did not end within {timeout:.0f} s"
+                remark = f"did not end within {TIMEOUT:.0f} s"
             # With all that it has left behind; a test may have blocked every other signal.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -145,19 +142,10 @@ def known_losses() -> set[str]:
     return {test for entry in known("loss") for test in entry["tests"]}
 
 
-def known_hangs() -> set[str]:
-    """Return the files that are known not to end."""
-    return {file for entry in known("hang") for file in entry["files"]}
-
-
 def judge(rows: list[Row]) -> list[str]:
     """Return what is wrong with the losses: those that are not known, and known ones that are none."""
-    losses, hangs = known_losses(), known_hangs()
-    wrong = [
-        f"{row.name} on {row.driver}: {row.remark or 'it ends now, take it out of losses.toml'}"
-        for row in rows
-        if row.plain and bool(row.remark) != (row.name in hangs)
-    ]
+    losses = known_losses()
+    wrong = [f"{row.name} on {row.driver}: {row.remark}" for row in rows if row.plain and row.remark]
     # A file that did not come to its end has lost all its tests, which says nothing about each.
     ended = [row for row in rows if not row.remark]
     wrong += [f"lost on {row.driver}: {test}" for row in ended for test in row.lost if test not in losses]

@@ -135,6 +135,22 @@ extern "C" fn forked() {
     hooks::forked();
 }
 
+/// Registers [`end`], to run after what `multiprocessing` has registered, whose queues count on their threads at the end. In
+/// a child that it has spawned it was there first, and what is registered first runs last.
+fn end_after_queues(end: &Obj) -> PyResult<()> {
+    let atexit = Obj::import(c"atexit")?;
+    // SAFETY: the name lives for ever; the result is borrowed or null without an exception.
+    let util = unsafe { ffi::PyDict_GetItemString(ffi::PyImport_GetModuleDict(), c"multiprocessing.util".as_ptr()) };
+    let util = (!util.is_null()).then(|| Obj::borrowed(util));
+    let theirs = util.and_then(|util| util.attr(c"_exit_function").map_err(|Raised| clear_error()).ok());
+    if let Some(theirs) = &theirs {
+        atexit.attr(c"unregister")?.call([theirs])?;
+    }
+    let register = atexit.attr(c"register")?;
+    register.call([end])?;
+    theirs.map_or(Ok(()), |theirs| register.call([&theirs]).map(drop))
+}
+
 /// Has the interpreter call [`end`] and [`after_fork`].
 ///
 /// # Errors
@@ -145,8 +161,7 @@ pub(crate) fn register(module: &Obj) -> PyResult<()> {
     // SAFETY: a function that lives for ever, as the extension is never unloaded; it touches only our own memory, with the
     // GIL held by the thread that forks.
     unsafe { libc::pthread_atfork(None, None, Some(forked)) };
-    let end = module.attr(c"_end")?;
-    Obj::import(c"atexit")?.attr(c"register")?.call([&end])?;
+    end_after_queues(&module.attr(c"_end")?)?;
     let register = Obj::import(c"os")?.attr(c"register_at_fork")?;
     let after_fork = module.attr(c"_after_fork")?;
     // SAFETY: a dict with one keyword.

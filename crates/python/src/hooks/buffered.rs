@@ -7,11 +7,12 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
 use super::call::{self, Call, Raw, Wrapper, hook};
 use super::slot::{Hook, Owner, Slot};
-use crate::object::{Obj, PyResult};
+use crate::object::{Obj, PyResult, boundary};
 use crate::tasklet::Why;
 use crate::waiters::{self, AddressHasher};
 use crate::world::GilCell;
@@ -126,6 +127,74 @@ unsafe fn quickly(slot: &'static Slot, wrapper: Wrapper, slf: *mut PyObject, raw
         leave(slf);
     }
     result
+}
+
+// ---- iterating -------------------------------------------------------------------------------------------------------
+
+const READERS: [Owner; 2] = [Owner::Type(c"_io", c"BufferedReader"), Owner::Type(c"_io", c"BufferedRandom")];
+
+/// What stood in `tp_iternext` of both types.
+static NEXT: GilCell<Option<ffi::iternextfunc>> = GilCell::new(None);
+
+/// The next line of a `for` loop: by turns, as the methods.
+unsafe extern "C" fn next(slf: *mut PyObject) -> *mut PyObject {
+    let original = NEXT.get().expect("set before this function was put in place");
+    let runtime = call::runtime().filter(|runtime| super::installed() && !runtime.on_errand());
+    let Some(runtime) = runtime else {
+        // SAFETY: the original function, on its own object.
+        return unsafe { original(slf) };
+    };
+    let owner = runtime.me().ptr() as usize;
+    if !enter_alone(slf as usize, owner) && enter(slf as usize, owner).is_none() {
+        let entered = boundary(|| {
+            let enter = || Ok(enter(slf as usize, owner));
+            waiters::wait_for(runtime, slf, Why::Lock(slf as usize), None, enter).map(|_| Obj::none())
+        });
+        if entered.is_null() {
+            return entered;
+        }
+        drop(Obj::owned_or_none(entered));
+    }
+    // SAFETY: as above; null without an exception is the end.
+    let line = unsafe { original(slf) };
+    if !leave_alone(slf as usize) {
+        leave(slf);
+    }
+    line
+}
+
+/// Whether `for` loops call the method `readline`, which is hooked, as 3.13.0 does.
+fn iterates_by_name() -> PyResult<bool> {
+    let io = Obj::import(c"_io")?;
+    let file = io.attr(c"BufferedReader")?.call([&io.attr(c"BytesIO")?.call([&Obj::bytes(b"a line")?])?])?;
+    file.set_attr(c"readline", &Obj::bytes(b"by name")?.attr(c"upper")?)?;
+    // SAFETY: a valid reference.
+    let line = Obj::owned(unsafe { ffi::PyIter_Next(file.ptr()) })?;
+    // SAFETY: bytes, as both ways return them.
+    Ok(unsafe { ffi::PyBytes_Size(line.ptr()) } == 7)
+}
+
+/// Has `for` loops take turns. Once and for good: without hooks they go on as before.
+///
+/// # Errors
+/// What making a file may raise.
+pub(super) fn watch_iteration() -> PyResult<()> {
+    if NEXT.get().is_some() || iterates_by_name()? {
+        return Ok(());
+    }
+    for owner in READERS {
+        let kind = owner.object()?.ptr().cast::<ffi::PyTypeObject>();
+        // SAFETY: a type object that its module keeps; slots are plain pointers that are read at each use.
+        unsafe {
+            let known = NEXT.get().or((*kind).tp_iternext);
+            let address = |function: Option<ffi::iternextfunc>| function.map(|function| function as usize);
+            if known.is_some() && address((*kind).tp_iternext) == address(known) {
+                *NEXT.get() = known;
+                (*kind).tp_iternext = Some(next);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// After `fork`, in the child: nobody else is inside anything.

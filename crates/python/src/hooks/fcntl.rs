@@ -17,18 +17,33 @@ const MODULE: Owner = Owner::Module(c"fcntl");
 
 /// `flock(fd, operation)` and `lockf(fd, cmd, len=0, start=0, whence=0)`.
 fn lock(call: &Call) -> PyResult<Obj> {
-    let (Some(file), Some(operation)) = (call.arg(0), integer(call.arg(1), 0)) else { return call.original() };
+    match integer(call.arg(1), 0) {
+        Some(operation) if operation & i64::from(libc::LOCK_NB | libc::LOCK_UN) == 0 => {
+            until_free(call, operation | i64::from(libc::LOCK_NB))
+        }
+        _ => call.original(),
+    }
+}
+
+/// `fcntl(fd, cmd, arg=0)`.
+fn fcntl(call: &Call) -> PyResult<Obj> {
+    match integer(call.arg(1), 0).and_then(|command| i32::try_from(command).ok()) {
+        Some(libc::F_SETLKW) => until_free(call, libc::F_SETLK.into()),
+        Some(libc::F_OFD_SETLKW) => until_free(call, libc::F_OFD_SETLK.into()),
+        _ => call.original(),
+    }
+}
+
+/// Repeats the original with `operation`, which does not wait, in the place of its second argument.
+fn until_free(call: &Call, operation: i64) -> PyResult<Obj> {
+    let Some(file) = call.arg(0) else { return call.original() };
     // SAFETY: a valid argument: an integer, or what has a method `fileno`.
     let fd = unsafe { ffi::PyObject_AsFileDescriptor(file) };
     if fd < 0 {
         clear_error();
         return call.original();
     }
-    let at_once = operation & i64::from(libc::LOCK_NB | libc::LOCK_UN) != 0;
-    if at_once {
-        return call.original();
-    }
-    let operation = Obj::int(operation | i64::from(libc::LOCK_NB))?;
+    let operation = Obj::int(operation)?;
     let mut arguments: Vec<_> = (0..call.len()).filter_map(|index| call.arg(index)).collect();
     arguments[1] = operation.ptr();
     let mut delays = Backoff::new();
@@ -44,5 +59,5 @@ fn lock(call: &Call) -> PyResult<Obj> {
 }
 
 pub(super) fn table() -> Vec<Hook> {
-    vec![hook!(MODULE, c"flock", lock), hook!(MODULE, c"lockf", lock)]
+    vec![hook!(MODULE, c"flock", lock), hook!(MODULE, c"lockf", lock), hook!(MODULE, c"fcntl", fcntl)]
 }

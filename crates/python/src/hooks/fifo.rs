@@ -4,28 +4,29 @@
 use std::ffi::CString;
 
 use super::call::Call;
+use super::lookup::Place;
 use crate::jobs::{self, Lane};
 use crate::object::{Obj, PyResult};
 
-/// Calls `function`, which opens the FIFO at `path`, in a blocking thread.
+/// Calls `function`, which opens the FIFO at `place`, in a blocking thread.
 ///
 /// # Errors
 /// What it raises. If something is thrown into the tasklet, the thread is released: both ends are opened for a moment, which
 /// another process that waits for a partner takes for one that has come and gone.
-pub(super) fn open(call: &Call, function: Obj, path: &CString) -> PyResult<Obj> {
+pub(super) fn open(call: &Call, function: Obj, place: Place) -> PyResult<Obj> {
     let (args, kwargs) = call.packed()?;
-    let mut release = Release { path, opened: false };
+    let mut release = Release { path: place.into_path(), opened: false };
     let file = jobs::call(call.runtime, Lane::Others, function, args, kwargs);
     release.opened = file.is_ok();
     file
 }
 
-struct Release<'a> {
-    path: &'a CString,
+struct Release {
+    path: CString,
     opened: bool,
 }
 
-impl Drop for Release<'_> {
+impl Drop for Release {
     fn drop(&mut self) {
         if self.opened {
             return;

@@ -8,7 +8,7 @@ use pyo3_ffi::PyObject;
 
 use super::buffer::Buffer;
 use super::call::{Call, hook, tuple_of};
-use super::lookup::{self, Use};
+use super::lookup::{self, Place, Use};
 use super::os::{Kind, kind, read_some, wait_readable, write_all};
 use super::slot::{Hook, Owner};
 use super::{disk, fifo};
@@ -192,10 +192,10 @@ fn write(call: &Call) -> PyResult<Obj> {
 
 /// `open(file, ...)`: the path is asked for before the original opens it; a FIFO waits for its other end.
 fn open(call: &Call) -> PyResult<Obj> {
-    if let Some(path) = call.named(0, "file").and_then(lookup::path)
-        && lookup::warm(call.runtime, &path, Use::Open)? == lookup::Found::Fifo
+    if let Some(place) = call.named(0, "file").and_then(|path| Place::of(path, None))
+        && lookup::warm(call.runtime, &place, Use::Open)? == lookup::Found::Fifo
     {
-        return fifo::open(call, Obj::import(c"_io")?.attr(c"open")?, &path);
+        return fifo::open(call, Obj::import(c"_io")?.attr(c"open")?, place);
     }
     call.original()
 }

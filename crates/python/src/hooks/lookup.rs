@@ -11,6 +11,7 @@ use lissom_proactor::Op;
 use pyo3_ffi as ffi;
 use pyo3_ffi::PyObject;
 
+use super::socket::integer;
 use crate::jobs::{self, Lane};
 use crate::object::{Obj, PyResult, clear_error};
 use crate::runtime::Runtime;
@@ -42,6 +43,35 @@ pub(super) enum Use {
     Open,
 }
 
+/// A path, and the folder that it is relative to unless it is absolute.
+pub(super) struct Place {
+    folder: RawFd,
+    path: CString,
+}
+
+impl Place {
+    /// A path in an argument, relative to the folder in another; `None` for a descriptor, and for what the original will
+    /// complain of.
+    pub(super) fn of(path: *mut PyObject, folder: Option<*mut PyObject>) -> Option<Place> {
+        let none = Obj::none();
+        let folder = match folder.filter(|&folder| folder != none.ptr()) {
+            None => libc::AT_FDCWD,
+            Some(folder) => i32::try_from(integer(Some(folder), -1)?).ok()?,
+        };
+        Some(Place { folder, path: self::path(path)? })
+    }
+
+    /// A path from the current folder that leads there, as long as the descriptor is open.
+    pub(super) fn into_path(self) -> CString {
+        if self.folder == libc::AT_FDCWD || self.path.as_bytes().starts_with(b"/") {
+            return self.path;
+        }
+        let mut path = format!("/proc/self/fd/{}/", self.folder).into_bytes();
+        path.extend_from_slice(self.path.as_bytes());
+        CString::new(path).expect("made of two strings without null bytes")
+    }
+}
+
 /// How many paths are remembered, in a table without chains: a newer one takes the place.
 const REMEMBERED: usize = 256;
 
@@ -60,10 +90,10 @@ fn milliseconds() -> i64 {
     time.tv_sec * 1000 + time.tv_nsec / 1_000_000
 }
 
-fn hash(path: &CString, purpose: Use) -> u64 {
+fn hash(place: &Place, purpose: Use) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write_u8(purpose as u8);
-    hasher.write(path.as_bytes());
+    hasher.write(place.path.as_bytes());
     hasher.finish()
 }
 
@@ -72,26 +102,30 @@ pub(super) fn forget_paths() {
     *SEEN.get() = [(0, i64::MIN / 2); REMEMBERED];
 }
 
-/// As [`look_up`], unless this path was there a moment ago.
-fn find(path: &CString, purpose: Use) -> Found {
+/// As [`look_up`], unless this path was there a moment ago. Of folders by their descriptors, whose numbers are used again,
+/// nothing is remembered.
+fn find(place: &Place, purpose: Use) -> Found {
     if !KNOWS_CACHED.load(Ordering::Relaxed) {
-        return if purpose == Use::Open { kind_of(path) } else { Found::Nothing };
+        return if purpose == Use::Open { kind_of(place) } else { Found::Nothing };
     }
-    let (hash, now) = (hash(path, purpose), milliseconds());
-    let place = hash as usize % REMEMBERED;
-    let (seen, when) = SEEN.get()[place];
+    if place.folder != libc::AT_FDCWD {
+        return look_up(place, purpose);
+    }
+    let (hash, now) = (hash(place, purpose), milliseconds());
+    let row = hash as usize % REMEMBERED;
+    let (seen, when) = SEEN.get()[row];
     if seen == hash && now - when < FRESH {
         return Found::Other;
     }
-    let found = look_up(path, purpose);
+    let found = look_up(place, purpose);
     if found == Found::Other {
-        SEEN.get()[place] = (hash, now);
+        SEEN.get()[row] = (hash, now);
     }
     found
 }
 
 /// Asks the kernel what it has in memory of a path.
-fn look_up(path: &CString, purpose: Use) -> Found {
+fn look_up(place: &Place, purpose: Use) -> Found {
     // SAFETY: plain words, for which zero is a value.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
     // What is no folder fails with ENOTDIR once it is found: no descriptor to be closed.
@@ -105,14 +139,14 @@ fn look_up(path: &CString, purpose: Use) -> Found {
     how.resolve = libc::RESOLVE_CACHED;
     let size = std::mem::size_of::<libc::open_how>();
     // SAFETY: a null-terminated path and a description of the given size.
-    let fd = unsafe { libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path.as_ptr(), &how, size) } as RawFd;
+    let fd = unsafe { libc::syscall(libc::SYS_openat2, place.folder, place.path.as_ptr(), &how, size) } as RawFd;
     if fd < 0 {
         return match std::io::Error::last_os_error().raw_os_error() {
             Some(libc::EAGAIN) => Found::Cold,
             Some(libc::ENOTDIR) if purpose != Use::Open => Found::Other,
             Some(libc::ENOSYS | libc::EINVAL | libc::EPERM) => {
                 KNOWS_CACHED.store(false, Ordering::Relaxed);
-                find(path, purpose)
+                find(place, purpose)
             }
             // The original will say so.
             _ => Found::Nothing,
@@ -128,16 +162,16 @@ fn look_up(path: &CString, purpose: Use) -> Found {
 }
 
 /// What a path leads to, where nothing says whether the disk has to be asked: stat(2), for as long as it takes.
-fn kind_of(path: &CString) -> Found {
+fn kind_of(place: &Place) -> Found {
     // SAFETY: plain bytes, written by the call.
     let mut status: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: a null-terminated path, and room for the result.
-    let known = unsafe { libc::stat(path.as_ptr(), &mut status) == 0 };
+    let known = unsafe { libc::fstatat(place.folder, place.path.as_ptr(), &mut status, 0) == 0 };
     if known && status.st_mode & libc::S_IFMT == libc::S_IFIFO { Found::Fifo } else { Found::Nothing }
 }
 
 /// The path in an argument; `None` for a descriptor, and for what the original will complain of.
-pub(super) fn path(argument: *mut PyObject) -> Option<CString> {
+fn path(argument: *mut PyObject) -> Option<CString> {
     // SAFETY: valid references; the converter makes a new one.
     unsafe {
         if ffi::PyLong_Check(argument) != 0 {
@@ -159,11 +193,11 @@ pub(super) fn path(argument: *mut PyObject) -> Option<CString> {
 ///
 /// # Errors
 /// What is thrown into the tasklet while it waits.
-pub(super) fn warm_folder(runtime: &Runtime, path: &CString) -> PyResult<()> {
-    if find(path, Use::Target) != Found::Cold {
+pub(super) fn warm_folder(runtime: &Runtime, place: Place) -> PyResult<()> {
+    if find(&place, Use::Target) != Found::Cold {
         return Ok(());
     }
-    let path = std::ffi::OsString::from_vec(path.clone().into_bytes());
+    let path = std::ffi::OsString::from_vec(place.path.into_bytes());
     // Errors are for the original to find.
     jobs::run(runtime, Lane::Disk, move || drop(std::fs::read_dir(path).map(Iterator::count)))
 }
@@ -172,13 +206,13 @@ pub(super) fn warm_folder(runtime: &Runtime, path: &CString) -> PyResult<()> {
 ///
 /// # Errors
 /// What is thrown into the tasklet while it waits.
-pub(super) fn warm(runtime: &Runtime, path: &CString, purpose: Use) -> PyResult<Found> {
-    let found = find(path, purpose);
+pub(super) fn warm(runtime: &Runtime, place: &Place, purpose: Use) -> PyResult<Found> {
+    let found = find(place, purpose);
     if found != Found::Cold {
         return Ok(found);
     }
     let flags = if purpose == Use::Link { libc::AT_SYMLINK_NOFOLLOW } else { 0 };
-    let op = Op::Stat { dir: libc::AT_FDCWD, path: path.clone(), flags, mask: libc::STATX_TYPE };
+    let op = Op::Stat { dir: place.folder, path: place.path.clone(), flags, mask: libc::STATX_TYPE };
     let completion = runtime.carry(op, Why::Path)?;
     let mode = completion.stat.map_or(0, |stat| u32::from(stat.stx_mode));
     Ok(if mode & libc::S_IFMT == libc::S_IFIFO { Found::Fifo } else { Found::Other })

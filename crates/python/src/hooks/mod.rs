@@ -23,6 +23,7 @@ mod fcntl;
 mod fifo;
 mod file;
 mod imp;
+mod interpreters;
 mod linger;
 mod lock;
 mod lookup;
@@ -44,6 +45,7 @@ mod socket_object;
 mod ssl;
 mod sys;
 pub(crate) mod thread;
+mod thread_name;
 mod time;
 
 use slot::Hook;
@@ -75,6 +77,7 @@ fn table() -> &'static [Hook] {
             file::table(),
             fcntl::table(),
             imp::table(),
+            interpreters::table(),
             buffered::table(),
             ssl::table(),
             semaphore::table(),
@@ -92,6 +95,7 @@ fn lasting() -> &'static [Hook] {
     LASTING.get().get_or_insert_with(|| {
         let rows = [
             thread::lasting_table(),
+            thread_name::lasting_table(),
             sys::lasting_table(),
             socket::lasting_table(),
             os::lasting_table(),
@@ -150,6 +154,7 @@ fn prepare() -> PyResult<()> {
     dealloc::watch(&[rlock::WATCHED, if cfg!(Py_3_13) { thread::WATCHED } else { lock::WATCHED }])?;
     thread::watch_ident()?;
     rlock::watch_repr()?;
+    buffered::watch_iteration()?;
     socket::watch_finalizers()?;
     signal::take_over()
 }

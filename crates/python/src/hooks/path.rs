@@ -5,16 +5,16 @@ use pyo3_ffi::PyObject;
 
 use super::call::{Call, hook};
 use super::fifo;
-use super::lookup::{self, Use};
+use super::lookup::{self, Place, Use};
 use super::slot::{Hook, Owner};
 use super::socket::integer;
 use crate::object::{Obj, PyResult};
 
 const MODULE: Owner = Owner::Module(c"posix");
 
-/// Whether a path is relative to the current folder; else only the original knows what to.
-fn is_simple(call: &Call, dir_fd: &str) -> bool {
-    call.named(usize::MAX, dir_fd).is_none_or(|dir| dir == Obj::none().ptr())
+/// The path in argument number `index`, relative to the folder in the argument `dir_fd`.
+fn place(call: &Call, index: usize, name: &str, dir_fd: &str) -> Option<Place> {
+    Place::of(call.named(index, name)?, call.named(usize::MAX, dir_fd))
 }
 
 /// `stat(path)` and its kin: the original finds in memory what it asks for.
@@ -30,8 +30,19 @@ fn with_link(call: &Call) -> PyResult<Obj> {
 }
 
 fn warmed(call: &Call, purpose: Use) -> PyResult<Obj> {
-    if let Some(path) = call.named(0, "path").filter(|_| is_simple(call, "dir_fd")).and_then(lookup::path) {
-        lookup::warm(call.runtime, &path, purpose)?;
+    if let Some(place) = place(call, 0, "path", "dir_fd") {
+        lookup::warm(call.runtime, &place, purpose)?;
+    }
+    call.original()
+}
+
+/// `DirEntry.stat(follow_symlinks=True)`.
+fn entry_stat(call: &Call) -> PyResult<Obj> {
+    // SAFETY: the interpreter keeps the object for ever.
+    let stays = call.named(usize::MAX, "follow_symlinks").is_some_and(|follow| follow == unsafe { ffi::Py_False() });
+    let path = Obj::borrowed(call.slf).attr(c"path")?;
+    if let Some(place) = Place::of(path.ptr(), None) {
+        lookup::warm(call.runtime, &place, if stays { Use::Link } else { Use::Target })?;
     }
     call.original()
 }
@@ -39,8 +50,8 @@ fn warmed(call: &Call, purpose: Use) -> PyResult<Obj> {
 /// `rename(src, dst)` and its kin.
 fn with_two_paths(call: &Call) -> PyResult<Obj> {
     for (index, name, dir_fd) in [(0, "src", "src_dir_fd"), (1, "dst", "dst_dir_fd")] {
-        if let Some(path) = call.named(index, name).filter(|_| is_simple(call, dir_fd)).and_then(lookup::path) {
-            lookup::warm(call.runtime, &path, Use::Link)?;
+        if let Some(place) = place(call, index, name, dir_fd) {
+            lookup::warm(call.runtime, &place, Use::Link)?;
         }
     }
     lookup::forget_paths();
@@ -60,21 +71,19 @@ fn changes(_: *mut PyObject, _: *mut PyObject) {
 
 /// `listdir(path)`, `scandir(path)`.
 fn with_folder(call: &Call) -> PyResult<Obj> {
-    if let Some(path) = call.named(0, "path").and_then(lookup::path) {
-        lookup::warm_folder(call.runtime, &path)?;
+    if let Some(place) = call.named(0, "path").and_then(|path| Place::of(path, None)) {
+        lookup::warm_folder(call.runtime, place)?;
     }
     call.original()
 }
 
 /// `open(path, flags, mode)`: opening a FIFO waits for its other end.
 fn open(call: &Call) -> PyResult<Obj> {
-    let Some(path) = call.named(0, "path").filter(|_| is_simple(call, "dir_fd")).and_then(lookup::path) else {
-        return call.original();
-    };
+    let Some(place) = place(call, 0, "path", "dir_fd") else { return call.original() };
     let flags = integer(call.named(1, "flags"), 0).unwrap_or(0) as i32;
     let at_once = libc::O_NONBLOCK | libc::O_PATH;
-    if lookup::warm(call.runtime, &path, Use::Open)? == lookup::Found::Fifo && flags & at_once == 0 {
-        return fifo::open(call, Obj::import(c"posix")?.attr(c"open")?, &path);
+    if lookup::warm(call.runtime, &place, Use::Open)? == lookup::Found::Fifo && flags & at_once == 0 {
+        return fifo::open(call, Obj::import(c"posix")?.attr(c"open")?, place);
     }
     call.original()
 }
@@ -104,5 +113,6 @@ pub(super) fn table() -> Vec<Hook> {
         hook!(MODULE, c"fchdir", changing).noticed_by(changes),
         hook!(MODULE, c"listdir", with_folder),
         hook!(MODULE, c"scandir", with_folder),
+        hook!(Owner::Type(c"posix", c"DirEntry"), c"stat", entry_stat),
     ]
 }

@@ -12,7 +12,7 @@ use pyo3_ffi::PyObject;
 use super::call::{Call, hook, in_main_interpreter};
 use super::dealloc::{Original, Watched};
 use super::slot::{Hook, Owner};
-use super::{lock, signal};
+use super::{lock, signal, thread_name};
 use crate::args::{given, timeout};
 use crate::body::tasklet_exit;
 use crate::jobs::Lane;
@@ -129,6 +129,7 @@ fn start_joinable_thread(call: &Call) -> PyResult<Obj> {
 /// Tells `threading` that the thread for which `tasklet` stands has ended. Called on the tasklet, last of all.
 pub(crate) fn ended(tasklet: &Tasklet) {
     signal::forget_mask(tasklet.ptr() as usize);
+    thread_name::forget(tasklet);
     let ends = ENDS.get().as_mut().and_then(|ends| ends.remove(&(tasklet.ptr() as usize)));
     let Some(ThreadEnds { sentinel, handle }) = ends else { return };
     if let Some(sentinel) = sentinel {
