@@ -114,6 +114,7 @@ class Runner:
             raise FailedError(f"{report['connections']['opened']} connections opened, errors: {report['errors']}")
         return {
             "cpu_us": report["server"]["cpu_us_per_request"],
+            "kernel_us": report["server"]["kernel_us_per_request"],
             "per_second": report["requests"]["per_second"],
             "p50_us": report["latency_us"]["p50"],
             "p99_us": report["latency_us"]["p99"],

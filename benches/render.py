@@ -57,6 +57,10 @@ def _row(cells: Sequence[str]) -> str:
     return "\n".join(f"   {'* -' if index == 0 else '  -'} {cell}" for index, cell in enumerate(cells))
 
 
+def _line(cells: Sequence[str]) -> str:
+    return "   " + ", ".join(f'"{cell}"' for cell in cells)
+
+
 def _number(value: float) -> str:
     if value >= 1000:
         return f"{value:,.0f}"
@@ -125,18 +129,18 @@ def _table(results: Results, case: Case) -> str:
         ratio = f"{median / statistics.median(base):.2f}" if base else "n/a"
         cells = [PEERS[peer], _number(median), f"{_number(min(found))} to {_number(max(found))}", ratio]
         if served:
-            figures = ("per_second", "p50_us", "p99_us", "errors")
-            cells += [_number(statistics.median(values(results, case, peer, name))) for name in figures[:3]]
+            figures = ("kernel_us", "per_second", "p50_us", "p99_us")
+            cells += [_number(statistics.median(values(results, case, peer, name))) for name in figures]
             cells.append(str(sum(values(results, case, peer, "errors"))))
             if case.size >= MANY:
                 cells.append(_number(statistics.median(values(results, case, peer, "memory")) / 1024))
-        rows.append(_row(cells))
+        rows.append(_line(cells))
     if not rows:
         return ""
     head = ["peer", f"median, {case.unit}", "smallest to largest", "ratio"]
     if served:
-        head += ["per second", "p50, µs", "p99, µs", "errors"]
+        head += ["of that the kernel", "per second", "p50, µs", "p99, µs", "errors"]
         if case.size >= MANY:
             head.append("KiB each")
-    table = [f".. list-table:: {case.title}", "   :header-rows: 1", "", _row(head), *rows]
+    table = [f".. csv-table:: {case.title}", f"   :header: {_line(head).strip()}", "", *rows]
     return "\n".join([*table, "", case.note] if case.note else table)

@@ -72,6 +72,8 @@ pub struct Server {
     pub cpu_seconds: f64,
     /// The same for each request that was answered.
     pub cpu_us_per_request: f64,
+    /// The kernel's part of that.
+    pub kernel_us_per_request: f64,
     /// What each open idle connection added to resident memory and page tables; 0 when none was opened.
     pub memory_per_connection: f64,
     /// Before the first connection.
@@ -121,6 +123,10 @@ impl Report {
                 Server {
                     cpu_seconds,
                     cpu_us_per_request: per(cpu_seconds * 1e6, outcome.completed as f64),
+                    kernel_us_per_request: per(
+                        (end.kernel_seconds - start.kernel_seconds) * 1e6,
+                        outcome.completed as f64,
+                    ),
                     memory_per_connection: per(memory, outcome.opened as f64),
                     before,
                     open,

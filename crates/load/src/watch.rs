@@ -13,6 +13,8 @@ use serde::Serialize;
 pub struct Sample {
     /// User and system time of all threads, also of those that have ended, in seconds.
     pub cpu_seconds: f64,
+    /// The kernel's part of it.
+    pub kernel_seconds: f64,
     /// Resident memory (`VmRSS`), in KiB.
     pub rss_kib: u64,
     /// Page tables (`VmPTE`), in KiB.
@@ -59,6 +61,7 @@ fn parse(stat: &str, status: &str, ticks: f64) -> Option<Sample> {
     };
     Some(Sample {
         cpu_seconds: (user + system) as f64 / ticks,
+        kernel_seconds: system as f64 / ticks,
         rss_kib: field("VmRSS")?,
         page_tables_kib: field("VmPTE")?,
         threads: field("Threads")?,
@@ -82,7 +85,7 @@ mod tests {
         let status = "Name:\ta) b\nVmRSS:\t  20 kB\nVmPTE:\t 4 kB\nThreads:\t9\n\
                       voluntary_ctxt_switches:\t1\nnonvoluntary_ctxt_switches:\t2\n";
         let sample = parse(stat, status, 100.0).expect("well formed");
-        assert!((sample.cpu_seconds - 2.0).abs() < 1e-9);
+        assert!((sample.cpu_seconds - 2.0).abs() < 1e-9 && (sample.kernel_seconds - 0.5).abs() < 1e-9);
         assert_eq!(sample.memory_bytes(), 24 * 1024);
         assert_eq!((sample.threads, sample.context_switches), (9, 3));
     }
