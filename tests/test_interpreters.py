@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from conftest import Script
 
-interpreters: Any = importlib.import_module("_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters")
+if sys.version_info < (3, 13):
+    pytest.skip("not hooked before 3.13", allow_module_level=True)
+
+interpreters: Any = importlib.import_module("_interpreters")
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +65,20 @@ def test_interpreters_that_wait_for_each_other(interpreter: Any) -> None:
     interpreters.destroy(second)
     for fd in (here, there, ours, theirs):
         os.close(fd)
+
+
+def test_sending_waits_for_the_receiver() -> None:
+    channels = importlib.import_module("_interpchannels")
+    channel = channels.create(1)
+    sender = lissom.spawn(channels.send, channel, b"through")
+    lissom.sleep(0.02)
+    assert sender.blocked
+    assert channels.recv(channel)[0] == b"through"
+    with lissom.timeout(30):
+        lissom.join(sender)
+    channels.send(channel, b"at once", blocking=False)
+    assert channels.recv(channel)[0] == b"at once"
+    channels.destroy(channel)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="the pool is new in 3.14")

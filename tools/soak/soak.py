@@ -19,12 +19,13 @@ import os
 import random
 import resource
 import socket
+import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ SPARE = 100
 SLACK = 16 << 20
 OBJECTS = 20_000
 FULL = {errno.EMFILE, errno.ENFILE}
+# How often to look at the memory.
+LOOKS = 24
 # Opened while there are descriptors.
 STATM = os.open("/proc/self/statm", os.O_RDONLY)
 
@@ -84,6 +87,12 @@ class Memory:
         resident = int(os.pread(STATM, 100, 0).split()[1]) * resource.getpagesize()
         return cls(resident, info.uordblks + info.hblkhd, sys.getallocatedblocks())
 
+    @classmethod
+    def middle(cls, samples: list[Memory]) -> Memory:
+        """Return what lies in the middle of several looks, each figure for itself."""
+        middle = statistics.median_low
+        return cls(*(middle([getattr(sample, field.name) for sample in samples]) for field in fields(cls)))
+
     def __str__(self) -> str:
         return f"{self.resident >> 20} MiB ({self.allocated >> 20} allocated, {self.objects:,} objects)"
 
@@ -115,7 +124,10 @@ def exhaust(ended: Callable[[], bool]) -> None:
 
 
 def account(before: int, memory: list[Memory]) -> dict[str, Any]:
-    """Return what every part reports of itself at its end, and what of it is wrong."""
+    """Return what every part reports of itself at its end, and what of it is wrong.
+
+    `memory` is what it had before the first connection, and then at equal distances while there were connections.
+    """
     import lissom.inspect
 
     wrong = []
@@ -129,10 +141,12 @@ def account(before: int, memory: list[Memory]) -> dict[str, Any]:
         wrong.append(f"{len(sockets)} sockets are still open")
     if (alive := threading.active_count()) > 1:
         wrong.append(f"{alive - 1} threads have not ended")
-    # Under the same load: more or less, so that leaks are looked for before it came and after it has gone.
-    begin, third, late, end = (*memory, Memory.now())
-    if late.resident > third.resident * 1.25 + SLACK:
-        wrong.append(f"memory grew from {third} to {late}")
+    # How much a connection takes depends on how far it is, so single looks tell little under load.
+    begin, *loaded, end = (*memory, Memory.now())
+    quarter = max(len(loaded) // 4, 1)
+    second, last = Memory.middle(loaded[quarter : 2 * quarter]), Memory.middle(loaded[-quarter:])
+    if last.resident > second.resident * 1.1 + SLACK:
+        wrong.append(f"memory grew from {second} to {last}")
     if end.allocated > begin.allocated + SLACK or end.objects > begin.objects + OBJECTS:
         wrong.append(f"memory was not given back: {begin} at first, {end} at the end")
     if len(left) > before:
@@ -140,7 +154,8 @@ def account(before: int, memory: list[Memory]) -> dict[str, Any]:
     return {
         "driver": lissom.inspect.driver().name,
         "descriptors": [before, len(left)],
-        "memory": "; ".join(map(str, (begin, third, late, end))),
+        "memory": f"at first {begin}, in the second quarter {second}, in the last {last}, at the end {end}",
+        "resident": [sample.resident >> 20 for sample in loaded],
         "events": EVENTS,
         "wrong": wrong,
     }
@@ -204,7 +219,7 @@ class Server:
         threads.append(threading.Thread(target=exhaust, args=[lambda: self.stopping]))
         for thread in threads:
             thread.start()
-        # After a third of the time, and close to its end.
+        # Each line asks for a look.
         memory += [Memory.now() for _ in sys.stdin]
         self.stopping = True
         for thread in threads:
@@ -285,8 +300,8 @@ class Client:
         memory = [Memory.now()]
 
         def look_at_the_memory() -> None:
-            for part_of_it in (1 / 3, 0.6):
-                time.sleep(seconds * part_of_it)
+            for _ in range(LOOKS):
+                time.sleep(seconds * 0.95 / LOOKS)
                 memory.append(Memory.now())
 
         with never_accepted() as address:
@@ -340,8 +355,8 @@ def soak(connections: int, seconds: float, seed: int, driver: str) -> int:
     words = [str(connections), str(seconds), str(seed), *ports]
     client = subprocess.Popen([*command, "client", *words], env=environment, stdout=subprocess.PIPE, text=True)
     try:
-        for part_of_it in (1 / 3, 0.6):
-            time.sleep(seconds * part_of_it)
+        for _ in range(LOOKS):
+            time.sleep(seconds * 0.95 / LOOKS)
             server.stdin.write("look at the memory\n")
             server.stdin.flush()
         sent, _ = client.communicate(timeout=seconds + 4 * PATIENCE)
@@ -395,6 +410,7 @@ def judge(reports: dict[str, dict[str, Any]], seed: int, driver: str) -> int:
     for name, report in reports.items():
         print(f"  {name}: " + ", ".join(f"{kind} {count}" for kind, count in sorted(happened[name].items())))
         print(f"    descriptors {report['descriptors']}, memory {report['memory']}")
+        print(f"    resident MiB {report['resident']}")
     for line in wrong[:40]:
         print(f"  WRONG: {line}")
     return 1 if wrong else 0
